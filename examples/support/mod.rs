@@ -1,0 +1,87 @@
+//! What the examples share: common options, errors, tables.
+
+#![allow(dead_code, reason = "each example uses a part of this")]
+
+pub mod human;
+pub mod transcript;
+
+use std::error::Error as StdError;
+use std::io;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use layercake::Platform;
+use layercake::Store;
+
+pub type Result<T = ()> = std::result::Result<T, Box<dyn StdError>>;
+
+/// Runs an example: exit status 0, or 1 with one `error:` line. A reader that has seen enough (`| head`) is no error.
+pub fn run(example: fn() -> Result) -> ExitCode {
+    match example() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {}", error.to_string().replace(['\n', '\r'], " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &(dyn StdError + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The options that all examples have.
+#[derive(Default)]
+pub struct Common {
+    store: Option<PathBuf>,
+    pub platform: Option<Platform>,
+}
+
+impl Common {
+    /// Takes the option, if it is one of these.
+    pub fn take(&mut self, option: &str, args: &mut lexopt::Parser) -> Result<bool> {
+        match option {
+            "store" => self.store = Some(args.value()?.into()),
+            "platform" => self.platform = Some(text(args)?.parse()?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// `--store`, `$LAYERCAKE_STORE`, or `layercake` in the user's data directory.
+    pub fn store_path(&self) -> Result<PathBuf> {
+        let given = self.store.clone().or_else(|| std::env::var_os("LAYERCAKE_STORE").map(PathBuf::from));
+        let path = given.or_else(|| dirs::data_dir().map(|data| data.join("layercake")));
+        path.ok_or_else(|| "there is no home directory: say --store DIR".into())
+    }
+
+    pub fn store(&self) -> Result<Store> {
+        Ok(Store::open(self.store_path()?)?)
+    }
+}
+
+/// The value of an option, as text.
+pub fn text(args: &mut lexopt::Parser) -> Result<String> {
+    Ok(args.value()?.into_string().map_err(|value| format!("{value:?} is not UTF-8"))?)
+}
+
+/// An argument that is no option, as text.
+pub fn argument(value: std::ffi::OsString) -> Result<String> {
+    Ok(value.into_string().map_err(|value| format!("{value:?} is not UTF-8"))?)
+}
+
+/// Prints rows as Docker does: columns of ten cells at least, three between.
+pub fn print_table(rows: &[Vec<String>]) -> io::Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count() + 3).max().unwrap_or(0).max(10);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let line: String = cells.collect();
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    out.flush()
+}

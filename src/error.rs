@@ -1,0 +1,520 @@
+//! The one error of this crate.
+//!
+//! [`Error`] says what went wrong ([`kind`](Error::kind), to match on) and, in its text, at which step: "pull
+//! docker.io/library/alpine:3.20: layer 3 of 5: expected sha256:ab…, found sha256:cd…". Secrets, and the queries of
+//! URLs, which often are secrets, never appear in it.
+//!
+//! It passes through [`io::Error`] and back without loss, so readers and writers can carry it.
+//!
+//! ```
+//! use layercake::{Error, ErrorKind};
+//!
+//! let error = Error::from(ErrorKind::Cancelled).context("pull alpine");
+//! assert_eq!(error.to_string(), "pull alpine: cancelled");
+//!
+//! let through_io: Error = std::io::Error::from(error).into();
+//! assert!(matches!(through_io.kind(), ErrorKind::Cancelled));
+//! ```
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::digest::ParseDigestError;
+use crate::media_type::MediaType;
+use crate::platform::ParsePlatformError;
+use crate::platform::Platform;
+use crate::reference::ParseReferenceError;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, and at which step. One pointer in size.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    /// The steps, innermost first.
+    context: Vec<String>,
+}
+
+/// What went wrong.
+#[non_exhaustive]
+#[derive(Debug)]
+pub enum ErrorKind {
+    /// A text is no name of an image.
+    InvalidReference(ParseReferenceError),
+    /// A text is no digest, or one of an algorithm that this crate cannot verify.
+    InvalidDigest(ParseDigestError),
+    /// A text is no platform.
+    InvalidPlatform(ParsePlatformError),
+    /// An argument or setting cannot be used; the text says which and why.
+    InvalidInput(String),
+
+    /// The operating system refused something, or a file is not what it must be.
+    Io {
+        /// What was to be done, and to what.
+        what: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The disk, or the quota on it, is full.
+    StorageFull {
+        /// Where there was no room.
+        path: PathBuf,
+    },
+    /// The store cannot be written: a read-only file system, or no permission.
+    ReadOnly {
+        /// What could not be written.
+        path: PathBuf,
+    },
+    /// Another process kept a lock for too long.
+    Locked {
+        /// The lock.
+        path: PathBuf,
+        /// How long this process waited.
+        waited: Duration,
+    },
+
+    /// A directory is no OCI image layout (image-spec, image-layout.md).
+    NotALayout {
+        /// The directory.
+        path: PathBuf,
+        /// What it lacks, or has too much.
+        reason: String,
+    },
+    /// A layout, or what this crate keeps beside it, has a version that this crate does not know.
+    UnsupportedVersion {
+        /// The directory.
+        path: PathBuf,
+        /// The version found.
+        found: String,
+    },
+    /// Something is not there: a name, a blob, an image.
+    NotFound {
+        /// What.
+        what: String,
+    },
+
+    /// Content has another digest than was promised.
+    DigestMismatch {
+        /// The promise.
+        expected: Digest,
+        /// The truth.
+        found: Digest,
+    },
+    /// Content has another length than was promised.
+    SizeMismatch {
+        /// The promise, in bytes.
+        expected: u64,
+        /// What came, in bytes; of content that is too long no more than one byte too many is read.
+        found: u64,
+    },
+    /// A document (manifest, index, configuration, layout) is not what its specification asks for.
+    InvalidDocument {
+        /// Which kind of document.
+        document: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Content is of a type that cannot be used here.
+    UnsupportedMediaType {
+        /// The type.
+        found: MediaType,
+        /// What can be used.
+        expected: &'static str,
+    },
+    /// A manifest of Docker's schema 1, which has no verifiable configuration and is obsolete since 2017.
+    Schema1,
+    /// An image has no entry for the platform.
+    NoMatchingPlatform {
+        /// The platform asked for.
+        wanted: Platform,
+        /// The platforms there are.
+        available: Vec<Platform>,
+    },
+    /// The bytes of a layer are no valid gzip or zstd, or in a compression that is not built in.
+    Compression {
+        /// What is wrong.
+        reason: String,
+    },
+    /// Something from outside is larger than this crate accepts.
+    LimitExceeded {
+        /// Which limit.
+        limit: Limit,
+        /// Its value: bytes or a number of things, as [`Limit`] says.
+        maximum: u64,
+    },
+
+    /// A registry answered with an error.
+    Registry(Box<RegistryError>),
+    /// A host cannot be reached: its name is unknown, or it refuses connections.
+    Connect {
+        /// The host, with port.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// An encrypted connection could not be made: an invalid certificate, or a server that does not speak TLS.
+    Tls {
+        /// The host, with port.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// A connection broke.
+    Network {
+        /// The host, with port.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// A time limit ran out.
+    TimedOut {
+        /// The host, with port.
+        host: String,
+        /// Which limit: `connect`, `idle` or `total`.
+        which: &'static str,
+    },
+    /// A registry's answer breaks the protocol.
+    Protocol {
+        /// How.
+        reason: String,
+    },
+    /// A way to sign in could not be used: a token server that answers rubbish, a realm that must not be trusted.
+    Authentication {
+        /// Why.
+        reason: String,
+    },
+    /// The caller cancelled.
+    Cancelled,
+}
+
+/// The limits of [`ErrorKind::LimitExceeded`].
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// The bytes of a manifest, an index or a configuration.
+    DocumentSize,
+    /// The bytes of a token server's answer.
+    TokenSize,
+    /// The bytes of a layout's `index.json`.
+    LayoutSize,
+    /// How deep indexes nest.
+    IndexDepth,
+    /// How many nested indexes are read in search of a platform.
+    NestedIndexes,
+    /// How many layers an image has.
+    Layers,
+    /// How often a registry redirects one request.
+    Redirects,
+    /// The bytes that come out of one compressed layer.
+    UnpackedSize,
+    /// How many bytes come out of a compressed layer for each that goes in.
+    ExpansionRatio,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Limit::DocumentSize => "bytes of a document",
+            Limit::TokenSize => "bytes of a token reply",
+            Limit::LayoutSize => "bytes of index.json",
+            Limit::IndexDepth => "depth of nested indexes",
+            Limit::NestedIndexes => "number of nested indexes",
+            Limit::Layers => "number of layers",
+            Limit::Redirects => "number of redirects",
+            Limit::UnpackedSize => "unpacked bytes of a layer",
+            Limit::ExpansionRatio => "expansion ratio of a layer",
+        })
+    }
+}
+
+/// A registry's own words for an error (distribution-spec, "Error Codes").
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryError {
+    /// The request's method.
+    pub method: &'static str,
+    /// The request's URL, without its query.
+    pub url: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// The errors that the body lists, as code (`MANIFEST_UNKNOWN`) and message. Control characters are replaced.
+    pub errors: Vec<(String, String)>,
+    /// The beginning of the body, if it lists no errors. Control characters are replaced.
+    pub body: String,
+    /// How long the registry asks to wait.
+    pub retry_after: Option<Duration>,
+}
+
+impl RegistryError {
+    /// An error without words; for the client and for tests.
+    pub fn new(method: &'static str, url: impl Into<String>, status: u16) -> RegistryError {
+        let url = url.into();
+        RegistryError { method, url, status, errors: Vec::new(), body: String::new(), retry_after: None }
+    }
+
+    /// Whether the body lists this code.
+    pub fn has_code(&self, code: &str) -> bool {
+        self.errors.iter().any(|(found, _)| found.eq_ignore_ascii_case(code))
+    }
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: status {}", self.method, self.url, self.status)?;
+        for (code, message) in &self.errors {
+            write!(f, ": {code}")?;
+            if !message.is_empty() {
+                write!(f, ": {message}")?;
+            }
+        }
+        if !self.body.is_empty() {
+            write!(f, ": {}", self.body)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error {
+    /// What went wrong.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// The same, without the steps.
+    pub fn into_kind(self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Adds a step that was being taken, in front of those already there.
+    #[must_use = "the error is returned with the step added"]
+    pub fn context(mut self, step: impl Into<String>) -> Error {
+        self.0.context.push(step.into());
+        self
+    }
+
+    /// Whether the same call may succeed later without anything being changed: connections that break, time limits,
+    /// and a registry's 408, 429, 500, 502, 503 and 504.
+    pub fn is_retryable(&self) -> bool {
+        match self.kind() {
+            ErrorKind::Registry(error) => matches!(error.status, 408 | 429 | 500 | 502 | 503 | 504),
+            ErrorKind::Connect { .. } | ErrorKind::Network { .. } | ErrorKind::TimedOut { .. } => true,
+            ErrorKind::Locked { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether something is not there: in the store, or at the registry (status 404).
+    pub fn is_not_found(&self) -> bool {
+        match self.kind() {
+            ErrorKind::NotFound { .. } => true,
+            ErrorKind::Registry(error) => error.status == 404,
+            ErrorKind::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
+    /// Whether content was not what its descriptor promised.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self.kind(), ErrorKind::DigestMismatch { .. } | ErrorKind::SizeMismatch { .. })
+    }
+
+    /// An error of the operating system, sorted: full disks and refused writes have kinds of their own.
+    pub(crate) fn io(what: &str, path: &Path, source: io::Error) -> Error {
+        let source = match Error::unwrap_io(source) {
+            Ok(error) => return error,
+            Err(source) => source,
+        };
+        let path = path.to_owned();
+        Error::from(match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::StorageFull { path },
+            io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly { path },
+            _ => ErrorKind::Io { what: format!("{what} {}", path.display()), source },
+        })
+    }
+
+    pub(crate) fn not_found(what: impl Into<String>) -> Error {
+        ErrorKind::NotFound { what: what.into() }.into()
+    }
+
+    pub(crate) fn invalid_document(document: &'static str, reason: impl fmt::Display) -> Error {
+        ErrorKind::InvalidDocument { document, reason: printable(&reason.to_string(), 300) }.into()
+    }
+
+    pub(crate) fn invalid_input(what: impl Into<String>) -> Error {
+        ErrorKind::InvalidInput(what.into()).into()
+    }
+
+    pub(crate) fn limit(limit: Limit, maximum: u64) -> Error {
+        ErrorKind::LimitExceeded { limit, maximum }.into()
+    }
+
+    /// The error of ours inside an `io::Error`, if there is one.
+    fn unwrap_io(error: io::Error) -> Result<Error, io::Error> {
+        error.downcast::<Error>()
+    }
+}
+
+impl From<ErrorKind> for Error {
+    fn from(kind: ErrorKind) -> Error {
+        Error(Box::new(Inner { kind, context: Vec::new() }))
+    }
+}
+
+impl From<ParseReferenceError> for Error {
+    fn from(error: ParseReferenceError) -> Error {
+        ErrorKind::InvalidReference(error).into()
+    }
+}
+
+impl From<ParseDigestError> for Error {
+    fn from(error: ParseDigestError) -> Error {
+        ErrorKind::InvalidDigest(error).into()
+    }
+}
+
+impl From<ParsePlatformError> for Error {
+    fn from(error: ParsePlatformError) -> Error {
+        ErrorKind::InvalidPlatform(error).into()
+    }
+}
+
+impl From<RegistryError> for Error {
+    fn from(error: RegistryError) -> Error {
+        ErrorKind::Registry(Box::new(error)).into()
+    }
+}
+
+impl From<io::Error> for Error {
+    /// Gives back the error that was put into an `io::Error`; any other becomes [`ErrorKind::Io`].
+    fn from(error: io::Error) -> Error {
+        Error::unwrap_io(error)
+            .unwrap_or_else(|source| ErrorKind::Io { what: "read or write".to_owned(), source }.into())
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        let kind = match error.kind() {
+            ErrorKind::Io { source, .. } => source.kind(),
+            ErrorKind::StorageFull { .. } => io::ErrorKind::StorageFull,
+            ErrorKind::ReadOnly { .. } => io::ErrorKind::ReadOnlyFilesystem,
+            ErrorKind::TimedOut { .. } => io::ErrorKind::TimedOut,
+            ErrorKind::NotFound { .. } => io::ErrorKind::NotFound,
+            ErrorKind::InvalidInput(_) => io::ErrorKind::InvalidInput,
+            kind if error.is_corrupt() || matches!(kind, ErrorKind::Compression { .. }) => io::ErrorKind::InvalidData,
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self.kind() {
+            ErrorKind::InvalidReference(error) => Some(error),
+            ErrorKind::InvalidDigest(error) => Some(error),
+            ErrorKind::InvalidPlatform(error) => Some(error),
+            ErrorKind::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error").field("kind", &self.0.kind).field("context", &self.0.context).finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in self.0.context.iter().rev() {
+            write!(f, "{step}: ")?;
+        }
+        self.0.kind.fmt(f)
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ErrorKind::InvalidReference(error) => error.fmt(f),
+            ErrorKind::InvalidDigest(error) => error.fmt(f),
+            ErrorKind::InvalidPlatform(error) => error.fmt(f),
+            ErrorKind::InvalidInput(reason) => f.write_str(reason),
+            ErrorKind::Io { what, source } => write!(f, "{what}: {source}"),
+            ErrorKind::StorageFull { path } => write!(f, "{}: no space left", path.display()),
+            ErrorKind::ReadOnly { path } => write!(f, "{}: cannot be written", path.display()),
+            ErrorKind::Locked { path, waited } => {
+                write!(f, "{}: still locked by another process after {waited:.0?}", path.display())
+            }
+            ErrorKind::NotALayout { path, reason } => write!(f, "{} is no OCI image layout: {reason}", path.display()),
+            ErrorKind::UnsupportedVersion { path, found } => {
+                write!(f, "{}: unsupported layout version {found:?}, perhaps of a newer program", path.display())
+            }
+            ErrorKind::NotFound { what } => write!(f, "{what} not found"),
+            ErrorKind::DigestMismatch { expected, found } => write!(f, "expected {expected}, found {found}"),
+            ErrorKind::SizeMismatch { expected, found } if found > expected => {
+                write!(f, "expected {expected} bytes, found more")
+            }
+            ErrorKind::SizeMismatch { expected, found } => write!(f, "expected {expected} bytes, found {found}"),
+            ErrorKind::InvalidDocument { document, reason } => write!(f, "invalid {document}: {reason}"),
+            ErrorKind::UnsupportedMediaType { found, expected } => {
+                write!(f, "unsupported media type {:?}, expected {expected}", found.as_str())
+            }
+            ErrorKind::Schema1 => f.write_str(
+                "a manifest of schema 1 (application/vnd.docker.distribution.manifest.v1) is not supported: \
+                 push the image again with a current tool",
+            ),
+            ErrorKind::NoMatchingPlatform { wanted, available } => {
+                write!(f, "no matching manifest for {wanted} in the manifest list entries")?;
+                for (n, platform) in available.iter().enumerate() {
+                    write!(f, "{}{platform}", if n == 0 { "; there are: " } else { ", " })?;
+                }
+                Ok(())
+            }
+            ErrorKind::Compression { reason } => write!(f, "invalid compressed data: {reason}"),
+            ErrorKind::LimitExceeded { limit, maximum } => write!(f, "limit exceeded: {limit}, at most {maximum}"),
+            ErrorKind::Registry(error) => error.fmt(f),
+            ErrorKind::Connect { host, reason } => write!(f, "cannot connect to {host}: {reason}"),
+            ErrorKind::Tls { host, reason } => write!(f, "no secure connection to {host}: {reason}"),
+            ErrorKind::Network { host, reason } => write!(f, "connection to {host} broke: {reason}"),
+            ErrorKind::TimedOut { host, which } => write!(f, "{host}: {which} time limit exceeded"),
+            ErrorKind::Protocol { reason } => write!(f, "invalid answer: {reason}"),
+            ErrorKind::Authentication { reason } => write!(f, "authentication: {reason}"),
+            ErrorKind::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
+
+/// Adds the step to an error.
+pub(crate) trait Context<T> {
+    /// The same result; `step` is only asked for where it is an error.
+    fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T> Context<T> for Result<T, Error> {
+    fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|error| error.context(step()))
+    }
+}
+
+/// Text from outside, fit for a terminal and a log: one line, no control characters, at most `most` characters.
+pub(crate) fn printable(text: &str, most: usize) -> String {
+    let clean = |c: char| if c.is_control() || is_bidi_control(c) { ' ' } else { c };
+    let mut out: String = text.chars().take(most).map(clean).collect();
+    if text.chars().nth(most).is_some() {
+        out.push('…');
+    }
+    out.trim().to_owned()
+}
+
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}

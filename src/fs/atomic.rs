@@ -1,0 +1,67 @@
+//! Publishing files: readers see nothing, the old one, or the new one whole.
+
+use std::fs::File;
+use std::io::Write;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::fs::dir::Dir;
+
+/// What a store promises of a power cut, or of a crash of the kernel.
+///
+/// After a crash of only the process both settings promise the same: everything that was reported as done is there,
+/// and nothing that is half-done is visible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// What a call reported as done is still there after a power cut. Each blob and each change of names is brought
+    /// to the disk before the call returns.
+    #[default]
+    Full,
+    /// Nothing is brought to the disk before the operating system does so by itself, usually within half a minute. A
+    /// power cut meanwhile may lose blobs and names that were reported as done, and may leave blobs that are empty,
+    /// torn or wrong. Empty and short ones are noticed by their size when they are next asked for, and fetched
+    /// again; others only when they are read. For caches that can be thrown away.
+    None,
+}
+
+impl Durability {
+    /// Brings a file's content to the disk, if this setting does.
+    pub(crate) fn sync_file(self, file: &File, dir: &Dir) -> Result<()> {
+        match self {
+            Durability::Full => file.sync_all().map_err(|error| Error::io("sync a file in", dir.path(), error)),
+            Durability::None => Ok(()),
+        }
+    }
+
+    /// Brings a directory's names to the disk, if this setting does.
+    pub(crate) fn sync_dir(self, dir: &Dir) -> Result<()> {
+        match self {
+            Durability::Full => dir.sync(),
+            Durability::None => Ok(()),
+        }
+    }
+}
+
+/// Writes `content` aside, as `aside` in `workshop`, and gives it its name in `dir` when it is whole.
+///
+/// Two writers of one `aside` must keep each other out; what a crashed one left there is thrown away.
+pub(crate) fn replace(
+    workshop: &Dir,
+    aside: &str,
+    dir: &Dir,
+    name: &str,
+    content: &[u8],
+    durability: Durability,
+) -> Result<()> {
+    workshop.remove(aside)?;
+    let mut file = workshop.new_file(aside)?;
+    let written = file.write_all(content).map_err(|error| Error::io("write", &workshop.path().join(aside), error));
+    let published =
+        written.and_then(|()| durability.sync_file(&file, workshop)).and_then(|()| workshop.rename(aside, dir, name));
+    if let Err(error) = published {
+        // The first error is the one to tell of; what stays behind is removed by the next writer.
+        let _ = workshop.remove(aside);
+        return Err(error);
+    }
+    durability.sync_dir(dir)
+}

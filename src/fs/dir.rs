@@ -1,0 +1,180 @@
+//! An open directory.
+
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rustix::fs::AtFlags;
+use rustix::fs::CWD;
+use rustix::fs::FileType;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Limit;
+use crate::error::Result;
+
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// `NONBLOCK`, so that a FIFO in the place of a file cannot hang its reader.
+const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+
+/// What directories are made with, less the caller's umask: never writable for others.
+const DIR_MODE: Mode = Mode::from_raw_mode(0o755);
+/// What files are made with, less the caller's umask.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+
+/// An open directory, and the path it was opened by, which only error messages use.
+///
+/// Names given to its methods are single components, made by this crate.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Dir {
+    /// Opens a directory of the caller's; a symbolic link is followed here and nowhere below.
+    pub(crate) fn open(path: &Path) -> Result<Dir> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| read_error(path, e))?;
+        Ok(Dir { fd, path: path.to_owned() })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory `name` in this one.
+    pub(crate) fn dir(&self, name: &str) -> Result<Dir> {
+        let path = self.path.join(name);
+        let fd = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty()).map_err(|e| read_error(&path, e))?;
+        Ok(Dir { fd, path })
+    }
+
+    /// The same, made if it is missing. Says whether it was.
+    pub(crate) fn make_dir(&self, name: &str) -> Result<(Dir, bool)> {
+        let made = match rustix::fs::mkdirat(&self.fd, name, DIR_MODE) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(error) => return Err(write_error(&self.path.join(name), error)),
+        };
+        Ok((self.dir(name)?, made))
+    }
+
+    /// The regular file `name`, to be read.
+    pub(crate) fn file(&self, name: &str) -> Result<File> {
+        let path = self.path.join(name);
+        let fd = rustix::fs::openat(&self.fd, name, FILE | OFlags::RDONLY, Mode::empty())
+            .map_err(|e| read_error(&path, e))?;
+        regular(fd, &path)
+    }
+
+    /// The regular file `name`, to be read and written, made if it is missing.
+    pub(crate) fn file_to_write(&self, name: &str) -> Result<File> {
+        let path = self.path.join(name);
+        let fd = rustix::fs::openat(&self.fd, name, FILE | OFlags::RDWR | OFlags::CREATE, FILE_MODE)
+            .map_err(|e| write_error(&path, e))?;
+        regular(fd, &path)
+    }
+
+    /// A new file `name`; fails if something is there.
+    pub(crate) fn new_file(&self, name: &str) -> Result<File> {
+        let flags = FILE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let fd =
+            rustix::fs::openat(&self.fd, name, flags, FILE_MODE).map_err(|e| write_error(&self.path.join(name), e))?;
+        Ok(File::from(fd))
+    }
+
+    /// The content of the regular file `name`, if it has at most `maximum` bytes.
+    pub(crate) fn read(&self, name: &str, limit: Limit, maximum: u64) -> Result<Vec<u8>> {
+        let file = self.file(name)?;
+        let fail = |error| Error::io("read", &self.path.join(name), error);
+        let size = file.metadata().map_err(fail)?.len();
+        if size > maximum {
+            return Err(Error::limit(limit, maximum));
+        }
+        let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+        file.take(maximum + 1).read_to_end(&mut content).map_err(fail)?;
+        if content.len() as u64 > maximum {
+            return Err(Error::limit(limit, maximum));
+        }
+        Ok(content)
+    }
+
+    /// What `name` is, if it is there; a symbolic link is not followed.
+    pub(crate) fn stat(&self, name: &str) -> Result<Option<Stat>> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(read_error(&self.path.join(name), error)),
+        }
+    }
+
+    /// The names in this directory, in no order; `.` and `..` are not among them.
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
+        let fail = |error| read_error(&self.path, error);
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            match entry.file_name().to_str() {
+                Ok("." | "..") => {}
+                Ok(name) => names.push(name.to_owned()),
+                // Not a name that this crate gives; nothing here asks for it.
+                Err(_) => {}
+            }
+        }
+        Ok(names)
+    }
+
+    /// Gives the file `name` the name `new` in the directory `to`, in the place of whatever has it there.
+    pub(crate) fn rename(&self, name: &str, to: &Dir, new: &str) -> Result<()> {
+        rustix::fs::renameat(&self.fd, name, &to.fd, new).map_err(|e| write_error(&to.path.join(new), e))
+    }
+
+    /// Removes the file `name`, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(write_error(&self.path.join(name), error)),
+        }
+    }
+
+    /// Makes the names in this directory survive a power cut.
+    pub(crate) fn sync(&self) -> Result<()> {
+        rustix::fs::fsync(&self.fd).map_err(|e| write_error(&self.path, e))
+    }
+}
+
+/// Whether a stat is of a regular file of this size.
+pub(crate) fn is_file_of(stat: &Stat, size: u64) -> bool {
+    FileType::from_raw_mode(stat.st_mode).is_file() && u64::try_from(stat.st_size) == Ok(size)
+}
+
+fn regular(fd: OwnedFd, path: &Path) -> Result<File> {
+    let stat = rustix::fs::fstat(&fd).map_err(|e| read_error(path, e))?;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Err(Error::io("open", path, io::Error::new(io::ErrorKind::InvalidData, "not a regular file")));
+    }
+    Ok(File::from(fd))
+}
+
+fn read_error(path: &Path, error: Errno) -> Error {
+    match error {
+        Errno::LOOP => Error::io("open", path, io::Error::new(io::ErrorKind::InvalidData, "is a symbolic link")),
+        error => Error::io("open", path, error.into()),
+    }
+}
+
+fn write_error(path: &Path, error: Errno) -> Error {
+    match error {
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => ErrorKind::ReadOnly { path: path.to_owned() }.into(),
+        Errno::LOOP => read_error(path, error),
+        error => Error::io("write", path, error.into()),
+    }
+}

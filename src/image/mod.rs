@@ -1,0 +1,291 @@
+//! Images in a store.
+//!
+//! * [`Image`] is a manifest, its configuration and its layers.
+//! * [`Layer`] is a set of changes to a root file system: two digests, and two ways to read it.
+//!
+//! An image is opened by what a store calls it. Where that is an index, one platform is chosen: the one asked for,
+//! or the host's.
+//!
+//! ```
+//! # use layercake::{testing::Fixture, ImageReference, Store};
+//! # let dir = tempfile::tempdir()?;
+//! # let store = Store::create(dir.path().join("store"))?;
+//! # let name: ImageReference = "example.com/greeter:1".parse()?;
+//! # Fixture::demo().tag(&store, &name)?;
+//! let image = store.image(&name)?;
+//! println!("{} for {:?}: {} bytes", image.id().short(), image.platform(), image.size());
+//! for layer in image.layers()? {
+//!     let mut tar = layer.uncompressed()?;
+//!     let size = std::io::copy(&mut tar, &mut std::io::sink())?;
+//!     assert_eq!(size, layer.unpacked_size()?);
+//! }
+//! # Ok::<(), layercake::Error>(())
+//! ```
+
+mod layer;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::manifest::Config;
+use crate::manifest::Manifest;
+use crate::manifest::Root;
+use crate::manifest::choose;
+use crate::platform::Platform;
+use crate::store::Name;
+use crate::store::Store;
+
+pub use layer::Layer;
+
+/// A manifest, its configuration and its layers, in a store. Read-only, and cheap to clone.
+///
+/// Invariants: manifest and configuration are in the store, verified and parsed; the configuration lists one diff id
+/// for each of the manifest's layers. Layers may be missing in a layout that another tool made, or after a pull that
+/// did not end; [`layers`](Image::layers) says so.
+///
+/// A manifest whose configuration is not an image's (a Helm chart, a signature) is an image too, but one whose
+/// [`config`](Image::config) and [`layers`](Image::layers) are errors.
+#[derive(Clone, Debug)]
+pub struct Image {
+    store: Store,
+    parts: Arc<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    root: Descriptor,
+    manifest: Manifest,
+    config: Option<Config>,
+}
+
+impl Store {
+    /// The image that a name leads to. Of an index, the image for the host's platform; where the store does not have
+    /// that one, the first of the index that it has.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::NotFound`]: there is no such name, or none of its images is in the store.
+    /// * [`ErrorKind::DigestMismatch`], [`ErrorKind::SizeMismatch`]: a document was damaged.
+    /// * [`ErrorKind::InvalidDocument`] and the others of [`Root::parse`]: a document is not what it must be.
+    pub fn image(&self, name: impl Into<Name>) -> Result<Image> {
+        let name = name.into();
+        let open = || self.image_at(&self.resolve(&name)?);
+        open().context(|| format!("image {name}"))
+    }
+
+    /// The image that a name leads to, for exactly this platform or another that it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NoMatchingPlatform`] if there is none for it; those of [`image`](Store::image).
+    pub fn image_for(&self, name: impl Into<Name>, platform: &Platform) -> Result<Image> {
+        let name = name.into();
+        let open = || self.image_at_for(&self.resolve(&name)?, platform);
+        open().context(|| format!("image {name}"))
+    }
+
+    /// The image that a descriptor of a manifest or of an index leads to, chosen as [`image`](Store::image) does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`image`](Store::image).
+    pub fn image_at(&self, root: &Descriptor) -> Result<Image> {
+        let document = self.document(root)?;
+        match choose(document.clone(), &Platform::host(), &mut |entry| self.document(entry)) {
+            Ok(manifest) => self.assemble(root, manifest),
+            Err(error) if is_absent(&error) => match self.first_present(&document)? {
+                Some(manifest) => self.assemble(root, manifest),
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same for exactly this platform or another that it runs.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`image_for`](Store::image_for).
+    pub fn image_at_for(&self, root: &Descriptor, platform: &Platform) -> Result<Image> {
+        let manifest = choose(self.document(root)?, platform, &mut |entry| self.document(entry))?;
+        let image = self.assemble(root, manifest)?;
+        image.check_platform(platform)?;
+        Ok(image)
+    }
+
+    /// What `docker images` lists: every entry of the layout, and the image it leads to, in the layout's order. An
+    /// entry whose image cannot be opened is an error of its own; the others follow.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::entries`].
+    pub fn images(&self) -> Result<impl Iterator<Item = Result<(Name, Image)>> + use<>> {
+        let store = self.clone();
+        let mut opened: HashMap<Digest, Image> = HashMap::new();
+        Ok(self.entries()?.map(move |entry| {
+            let (name, root) = entry?;
+            let image = match opened.get(&root.digest) {
+                Some(image) => image.clone(),
+                None => store.image_at(&root).context(|| format!("image {name}"))?,
+            };
+            opened.insert(root.digest, image.clone());
+            Ok((name, image))
+        }))
+    }
+
+    /// The manifest or index that a descriptor promises, read from the store and verified.
+    pub(crate) fn document(&self, descriptor: &Descriptor) -> Result<Root> {
+        Root::of(descriptor, self.read(descriptor)?).context(|| format!("document {}", descriptor.digest))
+    }
+
+    /// The first image of an index that the store has, whatever its platform; nested indexes are left aside.
+    fn first_present(&self, document: &Root) -> Result<Option<Manifest>> {
+        let Root::Index(index) = document else { return Ok(None) };
+        let image = |entry: &&Descriptor| entry.media_type.is_manifest() && !entry.is_attestation();
+        for entry in index.manifests().iter().filter(image) {
+            if !self.contains(entry)? {
+                continue;
+            }
+            if let Root::Manifest(manifest) = self.document(entry)? {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn assemble(&self, root: &Descriptor, manifest: Manifest) -> Result<Image> {
+        let config = match manifest.config() {
+            descriptor if descriptor.media_type.is_config() => {
+                let bytes = self.read(descriptor)?;
+                let config = Config::with_digest(bytes, descriptor.digest)?;
+                config.check_layers(manifest.layers().len())?;
+                Some(config)
+            }
+            _ => None,
+        };
+        let parts = Parts { root: root.clone(), manifest, config };
+        Ok(Image { store: self.clone(), parts: Arc::new(parts) })
+    }
+}
+
+impl Image {
+    /// The image's id: the digest of its configuration, which is the same in every compression.
+    pub fn id(&self) -> Digest {
+        self.parts.manifest.config().digest
+    }
+
+    /// The digest of its manifest.
+    pub fn digest(&self) -> Digest {
+        self.parts.manifest.digest()
+    }
+
+    /// Its manifest's media type, digest and size.
+    pub fn descriptor(&self) -> Descriptor {
+        self.parts.manifest.descriptor()
+    }
+
+    /// What it was opened by: its manifest, or the index that lists it.
+    pub fn root(&self) -> &Descriptor {
+        &self.parts.root
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.parts.manifest
+    }
+
+    /// Its configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnsupportedMediaType`] if the manifest is an artifact's, whose configuration is none that is
+    /// known here (image-spec, manifest.md: it must not be parsed).
+    pub fn config(&self) -> Result<&Config> {
+        let found = || self.parts.manifest.config().media_type.clone();
+        let expected = "an image configuration, OCI's or Docker's";
+        self.parts.config.as_ref().ok_or_else(|| ErrorKind::UnsupportedMediaType { found: found(), expected }.into())
+    }
+
+    /// What it runs on, by its configuration's word; none where that says nothing.
+    pub fn platform(&self) -> Option<Platform> {
+        self.parts.config.as_ref().and_then(Config::platform)
+    }
+
+    /// Its layers, base first.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::NotFound`]: the store lacks one.
+    /// * [`ErrorKind::UnsupportedMediaType`]: it is an artifact.
+    /// * [`ErrorKind::InvalidDocument`]: the configuration's `rootfs` is of an unknown type.
+    pub fn layers(&self) -> Result<Vec<Layer>> {
+        let diff_ids = self.config()?.diff_ids()?;
+        let descriptors = self.parts.manifest.layers();
+        let count = descriptors.len();
+        let layer = |(n, (descriptor, diff_id)): (usize, (&Descriptor, &Digest))| {
+            Layer::open(&self.store, descriptor, *diff_id).context(|| format!("layer {} of {count}", n + 1))
+        };
+        descriptors.iter().zip(diff_ids).enumerate().map(layer).collect()
+    }
+
+    /// The size of its content, in bytes: configuration and layers as they are stored and transferred. Layers that
+    /// it shares with others are counted.
+    pub fn size(&self) -> u64 {
+        self.parts.manifest.content_size()
+    }
+
+    /// The size of its layers when they are unpacked, in bytes: what `docker images` shows as SIZE.
+    ///
+    /// Each layer is read whole and counted when this is first asked; the store keeps the number.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`layers`](Image::layers) and of [`Layer::unpacked_size`].
+    pub fn unpacked_size(&self) -> Result<u64> {
+        let mut sum: u64 = 0;
+        for (descriptor, diff_id) in self.parts.manifest.layers().iter().zip(self.config()?.diff_ids()?) {
+            let size = match self.store.known_size(*diff_id) {
+                Some(size) => size,
+                None => Layer::open(&self.store, descriptor, *diff_id)?.unpacked_size()?,
+            };
+            sum = sum.saturating_add(size);
+        }
+        Ok(sum)
+    }
+
+    /// Whether the store has its configuration and all its layers, each in its promised size.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] if the operating system refuses to say.
+    pub fn is_complete(&self) -> Result<bool> {
+        let manifest = &self.parts.manifest;
+        for blob in [manifest.config()].into_iter().chain(manifest.layers()) {
+            if !self.store.contains(blob)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Fails if the configuration says that the image does not run on `platform`.
+    pub(crate) fn check_platform(&self, wanted: &Platform) -> Result<()> {
+        match self.platform() {
+            Some(found) if !wanted.runs(&found) => {
+                Err(ErrorKind::NoMatchingPlatform { wanted: wanted.clone(), available: vec![found] }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether an error says that the image for the platform is not here, rather than that something is wrong.
+fn is_absent(error: &Error) -> bool {
+    error.is_not_found() || matches!(error.kind(), ErrorKind::NoMatchingPlatform { .. })
+}

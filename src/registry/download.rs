@@ -1,0 +1,225 @@
+//! The bytes of a blob, from whichever requests it takes.
+//!
+//! When a connection breaks, the next request asks for the rest (`Range`). A registry that answers with the whole
+//! blob instead, as it may, has its first bytes passed over. What comes is counted here; that it is the right thing
+//! is checked by whoever takes it, over all pieces together.
+
+use std::fmt;
+use std::io;
+use std::io::Read;
+
+use super::fault::refusal;
+use super::http::Body;
+use super::http::Request;
+use super::http::Response;
+use super::repository::Repository;
+
+use crate::descriptor::Descriptor;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::event::Watch;
+
+/// How much further a download must be since its last failure for the count of failures to begin anew.
+const PROGRESS: u64 = 64 << 10;
+/// How often a download goes on after failures, whatever progress it made between.
+const MAX_FAILURES: u32 = 100;
+const SKIP: usize = 16 << 10;
+
+/// A blob on its way.
+pub(crate) struct Download {
+    repository: Repository,
+    blob: Descriptor,
+    body: Option<Body>,
+    /// How many of the blob's bytes are behind us.
+    offset: u64,
+    /// Whether the answer says where it ends, so that there is nothing to be found behind it.
+    bounded: bool,
+    /// Whether the registry answered a request for a part with something useless.
+    whole_only: bool,
+    /// Failures since the last progress, where that was, and all of them.
+    failures: u32,
+    failed_at: u64,
+    all_failures: u32,
+}
+
+impl Download {
+    /// The blob's bytes from `offset` on. No request is made before the first read.
+    pub(crate) fn new(repository: Repository, blob: Descriptor, offset: u64) -> Download {
+        Download {
+            repository,
+            blob,
+            body: None,
+            offset,
+            bounded: false,
+            whole_only: false,
+            failures: 0,
+            failed_at: offset,
+            all_failures: 0,
+        }
+    }
+
+    /// Whether the bytes came, or will come, in more than one piece.
+    pub(crate) fn is_pieced(&self) -> bool {
+        self.all_failures > 0
+    }
+
+    /// The next bytes; 0 at the end, which is where the descriptor says.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], watch: &Watch<'_>) -> Result<usize> {
+        loop {
+            watch.check()?;
+            if self.offset == self.blob.size && (self.body.is_none() || self.bounded) {
+                return Ok(0);
+            }
+            match self.try_read(buffer, watch) {
+                Ok(count) => return Ok(count),
+                Err(error) => self.recover(error, watch)?,
+            }
+        }
+    }
+
+    fn try_read(&mut self, buffer: &mut [u8], watch: &Watch<'_>) -> Result<usize> {
+        let mut body = match self.body.take() {
+            Some(body) => body,
+            None => self.open(watch)?,
+        };
+        let left = self.blob.size - self.offset;
+        if left == 0 {
+            return self.expect_end(body);
+        }
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = read_once(&mut body, &mut buffer[..most])?;
+        if count == 0 && most > 0 {
+            let reason = format!("it ended after {} of {} bytes", self.offset, self.blob.size);
+            return Err(ErrorKind::Network { host: self.repository.origin.authority(), reason }.into());
+        }
+        self.offset += count as u64;
+        self.body = Some(body);
+        Ok(count)
+    }
+
+    /// An answer that does not say its length may be longer than the blob.
+    fn expect_end(&mut self, mut body: Body) -> Result<usize> {
+        self.bounded = true;
+        // All bytes are here: a connection that breaks now takes nothing away.
+        match read_once(&mut body, &mut [0]) {
+            Ok(1..) => self.size_mismatch(self.blob.size + 1),
+            Ok(0) | Err(_) => Ok(0),
+        }
+    }
+
+    fn open(&mut self, watch: &Watch<'_>) -> Result<Body> {
+        let url = self.repository.blob_url(self.blob.digest);
+        let mut request = Request { expected: self.blob.size - self.offset, ..Request::get(url) };
+        let ask_for_rest = self.offset > 0 && !self.whole_only;
+        if ask_for_rest {
+            // Only where it is needed: some registries refuse any request with it.
+            request = request.header("range", format!("bytes={}-", self.offset));
+        }
+        let response = self.repository.registry.send(request, &self.repository.purpose, watch)?;
+        match response.status() {
+            200 => self.accept_whole(response),
+            206 if ask_for_rest => self.accept_rest(response),
+            416 if ask_for_rest => {
+                self.whole_only = true;
+                self.unusable("the registry has no such range")
+            }
+            _ => Err(refusal(response)),
+        }
+    }
+
+    fn accept_whole(&mut self, response: Response) -> Result<Body> {
+        let length = response.content_length();
+        self.bounded = length.is_some();
+        if let Some(found) = length.filter(|found| *found != self.blob.size) {
+            return self.size_mismatch(found);
+        }
+        let mut body = response.into_body();
+        skip(&mut body, self.offset)?;
+        Ok(body)
+    }
+
+    fn accept_rest(&mut self, response: Response) -> Result<Body> {
+        let range = response.header("content-range").and_then(parse_range);
+        match range {
+            Some((start, total)) if start == self.offset => {
+                if let Some(found) = total.filter(|total| *total != self.blob.size) {
+                    return self.size_mismatch(found);
+                }
+                let rest = self.blob.size - self.offset;
+                let length = response.content_length();
+                self.bounded = length.is_some();
+                match length {
+                    Some(found) if found != rest => self.size_mismatch(self.offset.saturating_add(found)),
+                    _ => Ok(response.into_body()),
+                }
+            }
+            _ => {
+                self.whole_only = true;
+                self.unusable("the registry answered with another range than was asked for")
+            }
+        }
+    }
+
+    /// Waits before going on, if going on may help.
+    fn recover(&mut self, error: Error, watch: &Watch<'_>) -> Result<()> {
+        self.body = None;
+        if self.offset >= self.failed_at + PROGRESS {
+            self.failures = 0;
+        }
+        self.failed_at = self.offset;
+        self.failures += 1;
+        self.all_failures += 1;
+        if self.all_failures > MAX_FAILURES {
+            return Err(error);
+        }
+        let Repository { registry, origin, .. } = &self.repository;
+        registry.pause(origin, watch, Some(&self.blob), self.failures, error)
+    }
+
+    /// A fault that another request may get around.
+    fn unusable<T>(&self, reason: &str) -> Result<T> {
+        let host = self.repository.origin.authority();
+        Err(ErrorKind::Network { host, reason: reason.to_owned() }.into())
+    }
+
+    fn size_mismatch<T>(&self, found: u64) -> Result<T> {
+        Err(ErrorKind::SizeMismatch { expected: self.blob.size, found }.into())
+    }
+}
+
+impl fmt::Debug for Download {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Download").field("blob", &self.blob.digest).field("offset", &self.offset).finish()
+    }
+}
+
+fn read_once(body: &mut Body, buffer: &mut [u8]) -> Result<usize> {
+    loop {
+        match body.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+fn skip(body: &mut Body, bytes: u64) -> Result<()> {
+    let mut left = bytes;
+    let mut buffer = [0; SKIP];
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(SKIP).min(SKIP);
+        match read_once(body, &mut buffer[..most])? {
+            0 => return Ok(()),
+            count => left -= count as u64,
+        }
+    }
+    Ok(())
+}
+
+/// `bytes 5-9/10`: the start, and the total if it is known (RFC 9110, section 14.4).
+fn parse_range(text: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (start, _) = range.split_once('-')?;
+    let total = if total.trim() == "*" { None } else { Some(total.trim().parse().ok()?) };
+    Some((start.trim().parse().ok()?, total))
+}

@@ -1,0 +1,93 @@
+//! Turning a registry's refusal into an error.
+
+use std::time::Duration;
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use super::http::Response;
+
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::RegistryError;
+use crate::error::Result;
+use crate::error::printable;
+
+/// The most bytes of an error's body that are read: 64 KiB.
+const MAX_BODY: u64 = 64 << 10;
+/// How many errors of a body are kept, and how much of each text.
+const MAX_ERRORS: usize = 8;
+const MAX_TEXT: usize = 400;
+
+/// The error that an unwanted answer is (distribution-spec, "Error Codes"; the body may be of any form).
+pub(super) fn refusal(response: Response) -> Error {
+    let mut error = RegistryError::new(response.method(), response.url().to_string(), response.status());
+    error.retry_after = response.header("retry-after").and_then(|text| retry_after(text, SystemTime::now()));
+    let body = response.read_to_limit(MAX_BODY).unwrap_or_default();
+    error.errors = listed_errors(&body);
+    if error.errors.is_empty() {
+        error.body = printable(&String::from_utf8_lossy(&body), MAX_TEXT);
+    }
+    error.into()
+}
+
+/// `{"errors":[{"code":…,"message":…}]}`.
+fn listed_errors(body: &[u8]) -> Vec<(String, String)> {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else { return Vec::new() };
+    let text = |value: &Value, field: &str| match value.get(field) {
+        Some(Value::String(text)) => printable(text, MAX_TEXT),
+        _ => String::new(),
+    };
+    match body.get("errors").and_then(Value::as_array) {
+        Some(errors) => errors.iter().take(MAX_ERRORS).map(|e| (text(e, "code"), text(e, "message"))).collect(),
+        None => Vec::new(),
+    }
+}
+
+/// Seconds, or a date (RFC 9110, section 10.2.3).
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    match text.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(text).ok().map(|date| date.duration_since(now).unwrap_or_default()),
+    }
+}
+
+/// Whether trying again may mend an error. A host that never answered is not asked twice: its name is most likely
+/// misspelt, and whoever waits wants to know.
+pub(super) fn may_pass(error: &Error, reached: bool) -> bool {
+    error.is_retryable() && (reached || !matches!(error.kind(), ErrorKind::Connect { .. }))
+}
+
+/// Reads at most `limit` bytes; one more is too many.
+pub(super) fn at_most(response: Response, limit: u64, exceeded: impl FnOnce() -> Error) -> Result<Vec<u8>> {
+    if response.content_length().is_some_and(|length| length > limit) {
+        return Err(exceeded());
+    }
+    let body = response.read_to_limit(limit.saturating_add(1))?;
+    if body.len() as u64 > limit { Err(exceeded()) } else { Ok(body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// D29: seconds and dates.
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:07 GMT").unwrap();
+        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon", now), None);
+    }
+
+    /// D28: lists of errors, legacy and unknown codes, bodies of any form.
+    #[test]
+    fn bodies_of_errors_are_read_in_any_form() {
+        let body = br#"{"errors":[{"code":"TAG_INVALID","message":"no\nsuch","detail":{}},{"code":7}]}"#;
+        let expected = vec![("TAG_INVALID".to_owned(), "no such".to_owned()), (String::new(), String::new())];
+        assert_eq!(listed_errors(body), expected);
+        assert_eq!(listed_errors(b"<html>"), Vec::new());
+        assert_eq!(listed_errors(b"[]"), Vec::new());
+    }
+}

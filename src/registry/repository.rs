@@ -1,0 +1,259 @@
+//! One name on one host.
+
+use std::io;
+use std::io::Read;
+use std::sync::Arc;
+
+use super::Purpose;
+use super::Registry;
+use super::download::Download;
+use super::fault::at_most;
+use super::fault::refusal;
+use super::http::Request;
+use super::http::Response;
+use super::url::Origin;
+use super::url::Url;
+
+use crate::descriptor::Descriptor;
+use crate::digest::Algorithm;
+use crate::digest::Digest;
+use crate::digest::ParseDigestError;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Limit;
+use crate::error::Result;
+use crate::event::Cancel;
+use crate::event::Silent;
+use crate::event::Watch;
+use crate::manifest::MAX_DOCUMENT;
+use crate::manifest::Root;
+use crate::media_type::MediaType;
+use crate::reference::Identifier;
+use crate::verify::VerifiedReader;
+
+/// A reader of a blob from a registry. It ends only if size and digest held, and goes on after connections that
+/// broke. Made by [`Repository::blob`].
+pub type Blob = VerifiedReader<BlobBody>;
+
+/// The bytes below a [`Blob`].
+#[derive(Debug)]
+pub struct BlobBody(Download);
+
+/// One name on one host, and what can be asked of it. Made by [`Registry::repository`]; cheap to clone.
+///
+/// Each method makes the requests that its one question needs, and repeats them as the client's
+/// [`Retry`](super::Retry) has it.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    pub(super) registry: Registry,
+    pub(super) origin: Origin,
+    pub(super) purpose: Arc<Purpose>,
+    name: Arc<str>,
+}
+
+impl Repository {
+    pub(super) fn new(registry: Registry, host: String, origin: Origin, name: &str) -> Repository {
+        let scope = format!("repository:{name}:pull");
+        Repository { registry, origin, purpose: Arc::new(Purpose { host, scope }), name: name.into() }
+    }
+
+    /// Its name on its host, such as `library/ubuntu`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Asks what a tag or a digest means, without fetching it (distribution-spec, "Checking if content exists in the
+    /// registry"). On Docker Hub this does not count against the rate limit.
+    ///
+    /// None if the registry does not say enough to tell: no digest, no size or no type. [`fetch`](Repository::fetch)
+    /// then finds out.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::Registry`]: a status other than 200, such as 404. Registries give no reasons here; those that
+    ///   `fetch` gives are better.
+    /// * [`ErrorKind::Schema1`]: it is a manifest of Docker's schema 1.
+    /// * [`ErrorKind::InvalidDigest`]: the header with the digest has something else.
+    /// * [`ErrorKind::DigestMismatch`]: asked by digest, the registry has another.
+    /// * The kinds of connections that fail.
+    pub fn resolve(&self, identifier: &Identifier) -> Result<Option<Descriptor>> {
+        self.resolve_watched(identifier, &silent())
+    }
+
+    /// Fetches a manifest or an index by tag or digest, and verifies it (distribution-spec, "Pulling manifests").
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::Registry`]: a status other than 200; its codes and messages are kept.
+    /// * [`ErrorKind::DigestMismatch`]: it is not what was asked for, or not what the registry says it is.
+    /// * [`ErrorKind::LimitExceeded`]: more than 8 MiB.
+    /// * Those of [`Root::parse`]; the kinds of connections that fail.
+    pub fn fetch(&self, identifier: &Identifier) -> Result<Root> {
+        self.fetch_watched(identifier, &silent())
+    }
+
+    /// Fetches the manifest or index that a descriptor promises, and verifies it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`fetch`](Repository::fetch), and [`ErrorKind::SizeMismatch`].
+    pub fn fetch_promised(&self, descriptor: &Descriptor) -> Result<Root> {
+        self.fetch_promised_watched(descriptor, &silent())
+    }
+
+    /// A reader of a blob (distribution-spec, "Pulling blobs"). It ends only if size and digest held; when a
+    /// connection breaks it goes on where it was.
+    ///
+    /// # Errors
+    ///
+    /// The reader's errors are those of [`ErrorKind`] for connections, [`ErrorKind::Registry`],
+    /// [`ErrorKind::SizeMismatch`] and [`ErrorKind::DigestMismatch`].
+    pub fn blob(&self, descriptor: &Descriptor) -> Blob {
+        VerifiedReader::new(BlobBody(Download::new(self.clone(), descriptor.clone(), 0)), descriptor)
+    }
+
+    pub(crate) fn resolve_watched(&self, identifier: &Identifier, watch: &Watch<'_>) -> Result<Option<Descriptor>> {
+        let request = Request::head(self.manifest_url(identifier)).header("accept", accept());
+        let response = self.request(request, watch, |response| match response.status() {
+            200 => Ok(response),
+            _ => Err(refusal(response)),
+        })?;
+        let media_type = response.header("content-type").map(MediaType::from);
+        if media_type.as_ref().is_some_and(MediaType::is_schema1) {
+            return Err(ErrorKind::Schema1.into());
+        }
+        let digest = content_digest(&response)?;
+        if let (Identifier::Digest(expected), Some(found)) = (identifier, digest)
+            && expected.algorithm() == found.algorithm()
+            && *expected != found
+        {
+            return Err(ErrorKind::DigestMismatch { expected: *expected, found }.into());
+        }
+        let known = media_type.filter(|media_type| media_type.is_manifest() || media_type.is_index());
+        Ok(match (known, digest, response.content_length()) {
+            (Some(media_type), Some(digest), Some(size)) => {
+                Some(Descriptor::new(MediaType::from(media_type.essence()), digest, size))
+            }
+            _ => None,
+        })
+    }
+
+    pub(crate) fn fetch_watched(&self, identifier: &Identifier, watch: &Watch<'_>) -> Result<Root> {
+        let request = self.manifest_request(identifier, 0);
+        let (bytes, media_type, header) = self.request(request, watch, document)?;
+        let digest = match identifier {
+            Identifier::Digest(digest) => Some(*digest),
+            Identifier::Tag(_) => None,
+        };
+        for expected in [digest, header].into_iter().flatten() {
+            check_digest(expected, &bytes)?;
+        }
+        let algorithm = digest.or(header).map_or(Algorithm::Sha256, |digest| digest.algorithm());
+        Root::with_algorithm(bytes, media_type.as_ref(), algorithm)
+    }
+
+    /// Where a descriptor says what to expect, the registry's `Content-Type` says nothing (image-spec,
+    /// media-types.md, "Media Type Conflicts").
+    pub(crate) fn fetch_promised_watched(&self, descriptor: &Descriptor, watch: &Watch<'_>) -> Result<Root> {
+        if descriptor.size > MAX_DOCUMENT {
+            return Err(Error::limit(Limit::DocumentSize, MAX_DOCUMENT));
+        }
+        let request = self.manifest_request(&Identifier::Digest(descriptor.digest), descriptor.size);
+        let (bytes, _, header) = self.request(request, watch, document)?;
+        crate::verify::check(descriptor, &bytes)?;
+        if let Some(header) = header {
+            check_digest(header, &bytes)?;
+        }
+        Root::of(descriptor, bytes)
+    }
+
+    /// The whole content of a small blob, such as a configuration.
+    pub(crate) fn read_watched(&self, descriptor: &Descriptor, watch: &Watch<'_>) -> Result<Vec<u8>> {
+        if descriptor.size > MAX_DOCUMENT {
+            return Err(Error::limit(Limit::DocumentSize, MAX_DOCUMENT));
+        }
+        let mut content = vec![0; usize::try_from(descriptor.size).unwrap_or(0)];
+        let mut download = Download::new(self.clone(), descriptor.clone(), 0);
+        let mut filled = 0;
+        loop {
+            match download.read(&mut content[filled..], watch)? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        crate::verify::check(descriptor, &content)?;
+        Ok(content)
+    }
+
+    pub(super) fn blob_url(&self, digest: Digest) -> Url {
+        self.origin.url(format!("/v2/{}/blobs/{digest}", self.name))
+    }
+
+    fn manifest_url(&self, identifier: &Identifier) -> Url {
+        self.origin.url(format!("/v2/{}/manifests/{identifier}", self.name))
+    }
+
+    fn manifest_request(&self, identifier: &Identifier, expected: u64) -> Request {
+        let request = Request::get(self.manifest_url(identifier)).header("accept", accept());
+        Request { expected, ..request }
+    }
+
+    /// Sends a request until its answer can be read.
+    fn request<T>(&self, request: Request, watch: &Watch<'_>, read: impl Fn(Response) -> Result<T>) -> Result<T> {
+        let answered = self.registry.retrying(&self.origin, watch, || {
+            let response = self.registry.send(request.clone(), &self.purpose, watch)?;
+            read(response)
+        });
+        answered.map_err(|error| match error.kind() {
+            // Its own text says what was asked.
+            ErrorKind::Registry(_) => error,
+            _ => error.context(format!("{} {}", request.method, request.url)),
+        })
+    }
+}
+
+impl Read for BlobBody {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(self.0.read(buffer, &silent())?)
+    }
+}
+
+fn silent() -> Watch<'static> {
+    Watch::new(&Silent, Cancel::new())
+}
+
+/// All four types: without them some registries answer in schema 1 (distribution, "Content Negotiation").
+fn accept() -> String {
+    MediaType::MANIFESTS.each_ref().map(MediaType::as_str).join(", ")
+}
+
+/// A manifest's bytes, and what the answer's headers say of them.
+fn document(response: Response) -> Result<(Vec<u8>, Option<MediaType>, Option<Digest>)> {
+    if response.status() != 200 {
+        return Err(refusal(response));
+    }
+    let media_type = response.header("content-type").filter(|text| !text.trim().is_empty()).map(MediaType::from);
+    let digest = content_digest(&response)?;
+    let length = response.content_length();
+    let bytes = at_most(response, MAX_DOCUMENT, || Error::limit(Limit::DocumentSize, MAX_DOCUMENT))?;
+    match length {
+        Some(expected) if expected != bytes.len() as u64 => {
+            Err(ErrorKind::SizeMismatch { expected, found: bytes.len() as u64 }.into())
+        }
+        _ => Ok((bytes, media_type, digest)),
+    }
+}
+
+/// `Docker-Content-Digest`; one of an algorithm that cannot be verified is as good as none.
+fn content_digest(response: &Response) -> Result<Option<Digest>> {
+    match response.header("docker-content-digest").map(|text| text.trim().parse()) {
+        None | Some(Err(ParseDigestError::UnsupportedAlgorithm(_))) => Ok(None),
+        Some(Ok(digest)) => Ok(Some(digest)),
+        Some(Err(error)) => Err(Error::from(error).context("header docker-content-digest")),
+    }
+}
+
+fn check_digest(expected: Digest, bytes: &[u8]) -> Result<()> {
+    let found = Digest::of(expected.algorithm(), bytes);
+    if found == expected { Ok(()) } else { Err(ErrorKind::DigestMismatch { expected, found }.into()) }
+}

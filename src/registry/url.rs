@@ -1,0 +1,207 @@
+//! Addresses of registries, and which of them may be visited from where.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::net::Ipv6Addr;
+
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::error::printable;
+
+/// A scheme, a host and a port: what credentials belong to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Origin {
+    pub(super) https: bool,
+    /// In lower case; an IPv6 address is in brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+/// An `http` or `https` address without user name and fragment. Nothing in it breaks a request's line.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Url {
+    pub(super) origin: Origin,
+    /// Path and query; begins with `/`.
+    target: String,
+}
+
+impl Origin {
+    /// `host` is a name's: a domain or an address, and perhaps a port.
+    pub(super) fn new(https: bool, host: &str) -> Result<Origin> {
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok().filter(|port| *port != 0)),
+            _ => (host, Some(if https { 443 } else { 80 })),
+        };
+        match port {
+            Some(port) if is_host(name) => Ok(Origin { https, host: name.to_ascii_lowercase(), port }),
+            _ => Err(protocol(format!("invalid host {:?}", printable(host, 100)))),
+        }
+    }
+
+    pub(super) fn url(&self, target: String) -> Url {
+        Url { origin: self.clone(), target }
+    }
+
+    /// `host:port`, for messages.
+    pub(super) fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// Whether the host is this machine by its own word: `localhost` or a loopback address, and nothing that only
+    /// begins so.
+    pub(super) fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.address().is_some_and(|address| address.is_loopback())
+    }
+
+    /// Whether the host is an address that no public service has: this machine's, the local link's (where clouds
+    /// keep their instances' secrets), or none.
+    pub(super) fn is_local_address(&self) -> bool {
+        self.is_loopback() || self.address().is_some_and(is_local)
+    }
+
+    /// Whether the host is such an address, or one of a private network.
+    pub(super) fn is_private_address(&self) -> bool {
+        let private = |address| match address {
+            IpAddr::V4(address) => address.is_private(),
+            IpAddr::V6(address) => address.segments()[0] & 0xfe00 == 0xfc00,
+        };
+        self.is_local_address() || self.address().is_some_and(private)
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        let text = self.host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&self.host);
+        text.parse().ok().map(|address: IpAddr| address.to_canonical())
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, usual) = if self.https { ("https", 443) } else { ("http", 80) };
+        write!(f, "{scheme}://{}", self.host)?;
+        if self.port == usual { Ok(()) } else { write!(f, ":{}", self.port) }
+    }
+}
+
+impl Url {
+    pub(super) fn parse(text: &str) -> Result<Url> {
+        let invalid = || protocol(format!("invalid address {:?}", printable(redact(text), 200)));
+        let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
+        let https = match scheme.to_ascii_lowercase().as_str() {
+            "https" => true,
+            "http" => false,
+            _ => return Err(invalid()),
+        };
+        let rest = rest.split('#').next().unwrap_or_default();
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (host, target) = rest.split_at(end);
+        if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(invalid());
+        }
+        let origin = Origin::new(https, host)?;
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        Ok(Url { origin, target })
+    }
+
+    /// What a `Location` or a `Link` of this address's answer leads to (RFC 3986, section 5; without dot segments,
+    /// which no registry sends).
+    pub(super) fn join(&self, location: &str) -> Result<Url> {
+        let scheme = if self.origin.https { "https" } else { "http" };
+        if location.contains("://") && !location.starts_with('/') {
+            Url::parse(location)
+        } else if location.starts_with("//") {
+            Url::parse(&format!("{scheme}:{location}"))
+        } else if location.starts_with('/') {
+            Url::parse(&format!("{}{location}", self.origin))
+        } else {
+            let path = self.target.split('?').next().unwrap_or_default();
+            let folder = path.rfind('/').map_or("/", |end| &path[..=end]);
+            Url::parse(&format!("{}{folder}{location}", self.origin))
+        }
+    }
+
+    /// The same with another parameter in the query, its value escaped.
+    pub(super) fn with_query(mut self, name: &str, value: &str) -> Url {
+        self.target.push(if self.target.contains('?') { '&' } else { '?' });
+        self.target.push_str(name);
+        self.target.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'/' | b',' => {
+                    self.target.push(char::from(byte));
+                }
+                byte => self.target.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        self
+    }
+
+    /// The whole address, with a query that may be secret.
+    pub(super) fn full(&self) -> String {
+        format!("{}{}", self.origin, self.target)
+    }
+}
+
+impl fmt::Display for Url {
+    /// Without the query: those of storage services hold signatures.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.origin, redact(&self.target))
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Whether an answer from `from` may send the client to `to`: never from https to http, and not to addresses of this
+/// machine or its link, unless `from` was there already.
+pub(super) fn may_redirect(from: &Origin, to: &Origin) -> Result<()> {
+    if from.https && !to.https {
+        return Err(protocol(format!("{from} redirects to {to}, which is not encrypted")));
+    }
+    if to.is_local_address() && !from.is_local_address() {
+        return Err(protocol(format!("{from} redirects to {to}, a local address")));
+    }
+    Ok(())
+}
+
+fn redact(text: &str) -> &str {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    match text.rfind('@') {
+        Some(at) => &text[at + 1..],
+        None => text,
+    }
+}
+
+/// A domain name, an IPv4 address in its usual form, or an IPv6 address in brackets. Names that end in a number, which
+/// resolvers take for oddly written addresses (`127.1`, `0x7f000001`), are none of them.
+fn is_host(name: &str) -> bool {
+    if let Some(address) = name.strip_prefix('[') {
+        return address.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    if name.parse::<IpAddr>().is_ok() {
+        return !name.contains(':');
+    }
+    let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let last = name.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let number = last.starts_with(|c: char| c.is_ascii_digit())
+        && (last.bytes().all(|b| b.is_ascii_digit()) || last.to_ascii_lowercase().starts_with("0x"));
+    !name.is_empty() && name.len() <= 255 && !number && name.bytes().all(valid)
+}
+
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            address.is_loopback() || address.is_link_local() || address.octets()[0] == 0 || address.is_broadcast()
+        }
+        IpAddr::V6(address) => {
+            address.is_loopback() || address.is_unspecified() || address.segments()[0] & 0xffc0 == 0xfe80
+        }
+    }
+}
+
+fn protocol(reason: String) -> Error {
+    ErrorKind::Protocol { reason }.into()
+}

@@ -1,0 +1,151 @@
+//! Reading blobs.
+
+use std::fs::File;
+use std::io;
+use std::io::Read;
+
+use super::Store;
+use super::layout::BLOBS;
+
+use crate::descriptor::Descriptor;
+use crate::digest::Algorithm;
+use crate::digest::Digest;
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::Limit;
+use crate::error::Result;
+use crate::fs::dir::Dir;
+use crate::fs::dir::is_file_of;
+use crate::manifest::MAX_DOCUMENT;
+use crate::media_type::MediaType;
+use crate::verify::VerifiedReader;
+
+/// A reader of a blob that reports its end only after size and digest held. Made by [`Store::blob`].
+pub type BlobReader = VerifiedReader<File>;
+
+impl Store {
+    /// Whether the store has the blob, as a file of the promised size. The content is checked when it is read.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the operating system refuses to say.
+    pub fn contains(&self, blob: &Descriptor) -> Result<bool> {
+        let Some(dir) = self.existing_blobs_dir(blob.digest.algorithm())? else { return Ok(false) };
+        let stat = dir.stat(&blob.digest.hex().to_string())?;
+        Ok(stat.is_some_and(|stat| is_file_of(&stat, blob.size)))
+    }
+
+    /// A reader of the blob.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if it is not there;
+    /// [`ErrorKind::SizeMismatch`](crate::ErrorKind::SizeMismatch) if its file has another size;
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if its place is taken by something that is no regular file. The
+    /// reader fails with [`ErrorKind::DigestMismatch`](crate::ErrorKind::DigestMismatch) at its end if the content is
+    /// another.
+    pub fn blob(&self, blob: &Descriptor) -> Result<BlobReader> {
+        let file = self.open_blob(blob)?;
+        Ok(VerifiedReader::new(file, blob))
+    }
+
+    /// The content of a small blob: a manifest, an index or a configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) if it is promised to be larger than 8 MiB;
+    /// those of [`blob`](Store::blob) and its reader.
+    pub fn read(&self, blob: &Descriptor) -> Result<Vec<u8>> {
+        if blob.size > MAX_DOCUMENT {
+            return Err(Error::limit(Limit::DocumentSize, MAX_DOCUMENT));
+        }
+        let mut content = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0) + 1);
+        let read = self.blob(blob)?.read_to_end(&mut content).map_err(Error::from);
+        read.context(|| format!("blob {}", blob.digest))?;
+        Ok(content)
+    }
+
+    /// The digests and sizes in bytes of all blobs, in no order. What lies among them and is named otherwise is left
+    /// out.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a directory cannot be read.
+    pub fn blobs(&self) -> Result<impl Iterator<Item = Result<(Digest, u64)>> + use<>> {
+        let mut found = Vec::new();
+        for algorithm in Algorithm::ALL {
+            let Some(dir) = self.existing_blobs_dir(algorithm)? else { continue };
+            let names = dir.names()?;
+            found.extend(names.into_iter().filter_map(move |name| blob_size(&dir, algorithm, &name).transpose()));
+        }
+        Ok(found.into_iter())
+    }
+
+    /// Takes in content that is in memory, by SHA-256; content that is there already is not written again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobWriter::commit_as`](super::BlobWriter::commit_as).
+    pub fn write(&self, media_type: MediaType, content: &[u8]) -> Result<Descriptor> {
+        let promise = Descriptor::of(media_type, content);
+        self.write_as(&promise, content)?;
+        Ok(promise)
+    }
+
+    /// The same under a promise that the content must keep.
+    pub(crate) fn write_as(&self, promise: &Descriptor, content: &[u8]) -> Result<()> {
+        crate::verify::check(promise, content)?;
+        if self.contains(promise)? && self.read(promise).is_ok_and(|found| found == content) {
+            return Ok(());
+        }
+        let mut writer = self.writer(promise.digest.algorithm())?;
+        writer.append(content)?;
+        writer.commit_as(promise)
+    }
+
+    /// The size in bytes of the blob with this digest; none if the store does not have it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the operating system refuses to say.
+    pub fn size_of(&self, digest: Digest) -> Result<Option<u64>> {
+        let Some(dir) = self.existing_blobs_dir(digest.algorithm())? else { return Ok(None) };
+        Ok(blob_size(&dir, digest.algorithm(), &digest.hex().to_string())?.map(|(_, size)| size))
+    }
+
+    /// The file of the blob, in its promised size and not verified.
+    pub(crate) fn open_blob(&self, blob: &Descriptor) -> Result<File> {
+        let missing = || Error::not_found(format!("blob {}", blob.digest));
+        let dir = self.existing_blobs_dir(blob.digest.algorithm())?.ok_or_else(missing)?;
+        let file = dir
+            .file(&blob.digest.hex().to_string())
+            .map_err(|error| if error.is_not_found() { missing() } else { error })?;
+        let found = file.metadata().map_err(|error| Error::io("read", dir.path(), error))?.len();
+        if found != blob.size {
+            let kind = crate::error::ErrorKind::SizeMismatch { expected: blob.size, found };
+            return Err(Error::from(kind).context(format!("blob {}", blob.digest)));
+        }
+        Ok(file)
+    }
+
+    fn existing_blobs_dir(&self, algorithm: Algorithm) -> Result<Option<Dir>> {
+        match self.dir.dir(BLOBS)?.dir(algorithm.name()) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn blob_size(dir: &Dir, algorithm: Algorithm, name: &str) -> Result<Option<(Digest, u64)>> {
+    let Ok(digest) = format!("{algorithm}:{name}").parse::<Digest>() else { return Ok(None) };
+    let Some(stat) = dir.stat(name)? else { return Ok(None) };
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    Ok(is_file_of(&stat, size).then_some((digest, size)))
+}
+
+/// Whether the file `name` in `dir` has the promised content.
+pub(super) fn holds(dir: &Dir, name: &str, promise: &Descriptor) -> bool {
+    let verified = |file| io::copy(&mut VerifiedReader::new(file, promise), &mut io::sink());
+    dir.file(name).is_ok_and(|file| verified(file).is_ok())
+}

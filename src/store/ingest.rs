@@ -1,0 +1,267 @@
+//! Taking blobs in: aside first, under their name when they are whole.
+
+use std::fs::File;
+use std::fs::Permissions;
+use std::fs::TryLockError;
+use std::io;
+use std::io::Read;
+use std::io::Seek;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
+
+use super::Store;
+use super::blobs::holds;
+use super::layout::PARTIAL;
+
+use crate::descriptor::Descriptor;
+use crate::digest::Algorithm;
+use crate::digest::Digest;
+use crate::digest::Hasher;
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::fs::dir::Dir;
+use crate::media_type::MediaType;
+
+/// What is written to a blob's file at once where it is read back.
+const CHUNK: usize = 64 << 10;
+/// Nobody changes a blob: its name says what is in it.
+const BLOB_MODE: u32 = 0o444;
+
+/// Takes a blob into a store. Made by [`Store::writer`] and [`Store::resume`].
+///
+/// Nobody sees the blob before it is committed; one that is dropped before that leaves nothing, or, if it came from
+/// [`Store::resume`], what it has for the next attempt.
+#[derive(Debug)]
+#[must_use = "what is not committed is not in the store"]
+pub struct BlobWriter {
+    store: Store,
+    dir: Dir,
+    name: String,
+    /// Locked for as long as it is open, so that no other process writes to it or clears it away.
+    file: File,
+    hasher: Hasher,
+    algorithm: Algorithm,
+    written: u64,
+    /// Whether the file stays for the next attempt if this one ends early.
+    keep: bool,
+    published: bool,
+}
+
+impl Store {
+    /// A writer of a new blob, whose digest will be of this algorithm.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::ReadOnly`], [`ErrorKind::StorageFull`], [`ErrorKind::Io`].
+    pub fn writer(&self, algorithm: Algorithm) -> Result<BlobWriter> {
+        let dir = self.partial_dir()?;
+        loop {
+            let name = format!("new-{:016x}", fastrand::u64(..));
+            match dir.new_file(&name) {
+                Ok(file) if lock_in(&dir, &name, &file)? => return self.start(dir, name, file, algorithm, false),
+                Ok(_) => {}
+                Err(error) if is_taken(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A writer of a blob that was promised, which goes on where an earlier one ended: in this process or another,
+    /// now or before a crash. What that one left is read and hashed again, and [`BlobWriter::written`] says how much
+    /// it is.
+    ///
+    /// If another writer has the blob in hand at this moment, this one begins anew beside it; the first to commit
+    /// wins, and the other's commit succeeds too.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::ReadOnly`], [`ErrorKind::StorageFull`], [`ErrorKind::Io`].
+    pub fn resume(&self, promise: &Descriptor) -> Result<BlobWriter> {
+        let algorithm = promise.digest.algorithm();
+        let dir = self.partial_dir()?;
+        let name = format!("{algorithm}-{}", promise.digest.hex());
+        loop {
+            let file = dir.file_to_write(&name)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return self.writer(algorithm),
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &dir.path().join(&name), error)),
+            }
+            // Between opening and locking, the holder before us may have committed or cleared the file away.
+            if is_in(&dir, &name, &file)? {
+                let mut writer = self.start(dir, name, file, algorithm, true)?;
+                writer.take_up(promise.size)?;
+                return Ok(writer);
+            }
+        }
+    }
+
+    fn start(&self, dir: Dir, name: String, file: File, algorithm: Algorithm, keep: bool) -> Result<BlobWriter> {
+        let hasher = Hasher::new(algorithm);
+        Ok(BlobWriter { store: self.clone(), dir, name, file, hasher, algorithm, written: 0, keep, published: false })
+    }
+
+    fn partial_dir(&self) -> Result<Dir> {
+        Ok(self.ours()?.make_dir(PARTIAL)?.0)
+    }
+}
+
+impl BlobWriter {
+    /// How many bytes of the blob are here, earlier attempts included.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::StorageFull`], [`ErrorKind::Io`].
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| Error::io("write", &self.dir.path().join(&self.name), error))?;
+        self.hasher.update(bytes);
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Throws away what is here and begins anew.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`].
+    pub fn restart(&mut self) -> Result<()> {
+        self.hasher = Hasher::new(self.algorithm);
+        self.written = 0;
+        let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
+        emptied.map_err(|error| Error::io("empty", &self.dir.path().join(&self.name), error))
+    }
+
+    /// The digest of what is here so far.
+    pub fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
+    /// Gives what is here the name that was promised, if it is what was promised. The only way for bytes to get such
+    /// a name.
+    ///
+    /// If the store has the blob already, and its file still holds it, that one stays.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::SizeMismatch`], [`ErrorKind::DigestMismatch`]: it is something else, and was thrown away.
+    /// * [`ErrorKind::StorageFull`], [`ErrorKind::Io`]: the operating system refuses, also to bring the blob to the
+    ///   disk; it is not published then.
+    pub fn commit_as(mut self, promise: &Descriptor) -> Result<()> {
+        let mut commit = || {
+            if let Err(error) = self.check(promise) {
+                self.keep = false;
+                return Err(error);
+            }
+            self.publish(promise)
+        };
+        commit().context(|| format!("blob {}", promise.digest))
+    }
+
+    /// Gives what is here the name that its content makes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::StorageFull`], [`ErrorKind::Io`].
+    pub fn commit(mut self, media_type: MediaType) -> Result<Descriptor> {
+        let descriptor = Descriptor::new(media_type, self.digest(), self.written);
+        self.publish(&descriptor)?;
+        Ok(descriptor)
+    }
+
+    fn check(&self, promise: &Descriptor) -> Result<()> {
+        if self.written != promise.size {
+            return Err(ErrorKind::SizeMismatch { expected: promise.size, found: self.written }.into());
+        }
+        let found = self.digest();
+        if found != promise.digest {
+            return Err(ErrorKind::DigestMismatch { expected: promise.digest, found }.into());
+        }
+        Ok(())
+    }
+
+    /// Sync, rename, sync the directory: in this order a power cut leaves the blob whole or not at all.
+    fn publish(&mut self, promise: &Descriptor) -> Result<()> {
+        let blobs = self.store.blobs_dir(self.algorithm)?;
+        let name = promise.digest.hex().to_string();
+        if self.store.contains(promise)? && holds(&blobs, &name, promise) {
+            self.keep = false;
+            return Ok(());
+        }
+        let mode = Permissions::from_mode(BLOB_MODE);
+        self.file
+            .set_permissions(mode)
+            .map_err(|error| Error::io("protect", &self.dir.path().join(&self.name), error))?;
+        if let Err(error) = self.store.durability.sync_file(&self.file, &self.dir) {
+            // After a failed sync nobody knows what of the file is on the disk, and the next sync would not say
+            // either: the file is given up.
+            self.keep = false;
+            return Err(error);
+        }
+        self.dir.rename(&self.name, &blobs, &name)?;
+        self.published = true;
+        self.store.durability.sync_dir(&blobs)
+    }
+
+    /// Reads what an earlier writer left, as far as it can be a part of the blob.
+    fn take_up(&mut self, size: u64) -> Result<()> {
+        let fail = |error| Error::io("read", &self.dir.path().join(&self.name), error);
+        if self.file.metadata().map_err(fail)?.len() > size {
+            return self.restart();
+        }
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let count = match self.file.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(fail(error)),
+            };
+            self.hasher.update(&buffer[..count]);
+            self.written += count as u64;
+        }
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.append(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        if !self.published && (!self.keep || self.written == 0) {
+            // Nobody can be told of a failure here; what stays is found by the next attempt.
+            let _ = self.dir.remove(&self.name);
+        }
+    }
+}
+
+/// Locks a file that was just made; false if somebody who clears up was faster.
+fn lock_in(dir: &Dir, name: &str, file: &File) -> Result<bool> {
+    Ok(file.try_lock().is_ok() && is_in(dir, name, file)?)
+}
+
+/// Whether the open file is still the one that has this name.
+fn is_in(dir: &Dir, name: &str, file: &File) -> Result<bool> {
+    let open = file.metadata().map_err(|error| Error::io("read", &dir.path().join(name), error))?;
+    let there = dir.stat(name)?;
+    Ok(there.is_some_and(|stat| stat.st_ino == open.ino() && stat.st_dev == open.dev()))
+}
+
+fn is_taken(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists)
+}

@@ -1,0 +1,219 @@
+//! Opening and making the directory (image-spec, image-layout.md).
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::LOCK_LIMIT;
+use super::Store;
+
+use crate::digest::Algorithm;
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Limit;
+use crate::error::Result;
+use crate::fs::atomic;
+use crate::fs::atomic::Durability;
+use crate::fs::dir::Dir;
+use crate::fs::lock::Lock;
+
+pub(super) const LAYOUT: &str = "oci-layout";
+pub(super) const INDEX: &str = "index.json";
+pub(super) const BLOBS: &str = "blobs";
+/// What is ours alone lies here.
+pub(super) const OURS: &str = "layercake";
+pub(super) const PARTIAL: &str = "partial";
+pub(super) const FACTS: &str = "facts";
+const LOCK: &str = "lock";
+const VERSION: &str = "version";
+
+const LAYOUT_VERSION: &str = "1.0.0";
+const OUR_VERSION: &str = "1";
+const EMPTY_INDEX: &[u8] =
+    br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+const MAX_SMALL_FILE: u64 = 4096;
+
+impl Store {
+    /// Opens a directory that is a layout, made by this crate or by another tool. Nothing in it is changed.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::NotALayout`]: it lacks `oci-layout`, `index.json` or `blobs`.
+    /// * [`ErrorKind::UnsupportedVersion`]: a layout of another version than 1.0.0, or one that a newer version of
+    ///   this crate wrote.
+    /// * [`ErrorKind::Io`]: there is no such directory, or it cannot be read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Store> {
+        let path = path.as_ref();
+        let open = || {
+            let dir = Dir::open(path)?;
+            check_version(&dir)?;
+            for name in [INDEX, BLOBS] {
+                require(&dir, name)?;
+            }
+            Ok(Store::at(dir))
+        };
+        open().context(|| format!("open store {}", path.display()))
+    }
+
+    /// Makes a layout without images. The directory may exist if it is empty; its parents are made as needed.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::NotALayout`]: there is something else in the directory, or a layout already.
+    /// * [`ErrorKind::ReadOnly`], [`ErrorKind::StorageFull`], [`ErrorKind::Io`]: the operating system refuses.
+    pub fn create(path: impl AsRef<Path>) -> Result<Store> {
+        let path = path.as_ref();
+        let create = || match make(path)? {
+            Made::Now(store) => Ok(store),
+            Made::Before => {
+                let reason = "there is a layout already".to_owned();
+                Err(ErrorKind::NotALayout { path: path.to_owned(), reason }.into())
+            }
+        };
+        create().context(|| format!("create store {}", path.display()))
+    }
+
+    /// Opens a layout, or makes one where there is no directory or an empty one. Any number of processes may do this
+    /// at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Store::open) and of [`create`](Store::create).
+    pub fn open_or_create(path: impl AsRef<Path>) -> Result<Store> {
+        let path = path.as_ref();
+        if path.join(LAYOUT).exists() {
+            return Store::open(path);
+        }
+        match make(path).context(|| format!("create store {}", path.display()))? {
+            Made::Now(store) => Ok(store),
+            Made::Before => Store::open(path),
+        }
+    }
+
+    fn at(dir: Dir) -> Store {
+        Store { dir: Arc::new(dir), durability: Durability::Full, facts: Arc::default() }
+    }
+
+    /// The folder of what is ours, made if it is missing.
+    pub(super) fn ours(&self) -> Result<Dir> {
+        let (ours, made) = self.dir.make_dir(OURS)?;
+        if made {
+            let version = format!("{OUR_VERSION}\n");
+            atomic::replace(&ours, &format!("{VERSION}.new"), &ours, VERSION, version.as_bytes(), self.durability)?;
+            self.durability.sync_dir(&self.dir)?;
+        }
+        Ok(ours)
+    }
+
+    /// The folder of the blobs of one algorithm, made if it is missing.
+    pub(super) fn blobs_dir(&self, algorithm: Algorithm) -> Result<Dir> {
+        let blobs = self.dir.dir(BLOBS)?;
+        let (dir, made) = blobs.make_dir(algorithm.name())?;
+        if made {
+            self.durability.sync_dir(&blobs)?;
+        }
+        Ok(dir)
+    }
+
+    /// The right to change names, until it is dropped.
+    pub(super) fn lock(&self) -> Result<Lock> {
+        Lock::acquire(&self.ours()?, LOCK, LOCK_LIMIT)
+    }
+}
+
+enum Made {
+    Now(Store),
+    Before,
+}
+
+/// Makes the layout under the lock, its `oci-layout` last: what has none is not finished, and making it again
+/// finishes it.
+fn make(path: &Path) -> Result<Made> {
+    make_dirs(path)?;
+    let store = Store::at(Dir::open(path)?);
+    refuse_strangers(&store.dir)?;
+    let _lock = store.lock()?;
+    if store.dir.stat(LAYOUT)?.is_some() {
+        return Ok(Made::Before);
+    }
+    store.dir.make_dir(BLOBS)?;
+    store.blobs_dir(Algorithm::Sha256)?;
+    let ours = store.ours()?;
+    let layout = format!("{{\"imageLayoutVersion\":\"{LAYOUT_VERSION}\"}}");
+    for (name, content) in [(INDEX, EMPTY_INDEX), (LAYOUT, layout.as_bytes())] {
+        atomic::replace(&ours, &format!("{name}.new"), &store.dir, name, content, store.durability)?;
+    }
+    Ok(Made::Now(store))
+}
+
+/// Like `create_dir_all`, and the new names survive a power cut.
+fn make_dirs(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        make_dirs(parent)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => Dir::open(parent.unwrap_or(Path::new(".")))?.sync(),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(ErrorKind::ReadOnly { path: path.to_owned() }.into())
+        }
+        Err(error) => Err(Error::io("create", path, error)),
+    }
+}
+
+/// A directory that holds anything but what an interrupted [`make`] leaves is somebody else's.
+fn refuse_strangers(dir: &Dir) -> Result<()> {
+    let expected = [LAYOUT, INDEX, BLOBS, OURS];
+    let unfinished = dir.stat(LAYOUT)?.is_none();
+    match dir.names()?.iter().find(|name| !expected.contains(&name.as_str())) {
+        Some(stranger) if unfinished => {
+            let reason = format!("it has no {LAYOUT} and is not empty: there is {stranger:?}");
+            Err(ErrorKind::NotALayout { path: dir.path().to_owned(), reason }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn require(dir: &Dir, name: &str) -> Result<()> {
+    match dir.stat(name)? {
+        Some(_) => Ok(()),
+        None => Err(ErrorKind::NotALayout { path: dir.path().to_owned(), reason: format!("it has no {name}") }.into()),
+    }
+}
+
+fn check_version(dir: &Dir) -> Result<()> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Layout {
+        image_layout_version: String,
+    }
+    require(dir, LAYOUT)?;
+    let content = dir.read(LAYOUT, Limit::LayoutSize, MAX_SMALL_FILE)?;
+    let layout: Layout = serde_json::from_slice(&content).map_err(|error| Error::invalid_document(LAYOUT, error))?;
+    refuse_version(dir, &layout.image_layout_version, LAYOUT_VERSION)?;
+    if dir.stat(OURS)?.is_none() {
+        return Ok(());
+    }
+    let ours = dir.dir(OURS)?;
+    if ours.stat(VERSION)?.is_none() {
+        return Ok(());
+    }
+    let content = ours.read(VERSION, Limit::LayoutSize, MAX_SMALL_FILE)?;
+    refuse_version(&ours, String::from_utf8_lossy(&content).trim(), OUR_VERSION)
+}
+
+fn refuse_version(dir: &Dir, found: &str, known: &str) -> Result<()> {
+    if found == known {
+        return Ok(());
+    }
+    let found = crate::error::printable(found, 80);
+    Err(ErrorKind::UnsupportedVersion { path: dir.path().to_owned(), found }.into())
+}

@@ -1,0 +1,90 @@
+//! Images on the host: a directory that is an OCI image layout, shared by any number of processes.
+//!
+//! * [`Store`] is such a directory. Other tools read it as it stands.
+//! * [`Name`] is what the directory calls an image: a reference, or whatever another tool wrote.
+//! * [`BlobReader`] reads a blob, and reports its end only after size and digest held.
+//! * [`BlobWriter`] takes a blob in; nobody sees it before [`commit_as`](BlobWriter::commit_as) found it whole.
+//! * [`Durability`] is what is promised of power cuts.
+//!
+//! ```
+//! use layercake::{Descriptor, ImageReference, MediaType, Store};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("store");
+//! let store = Store::open_or_create(&path)?;
+//! let blob = store.write(MediaType::OCTET_STREAM, b"hello\n")?;
+//! assert!(store.contains(&blob)?);
+//! assert_eq!(store.read(&blob)?, b"hello\n");
+//!
+//! let name: ImageReference = "example.com/greeting:1".parse()?;
+//! store.tag(&name, &blob)?;
+//! assert_eq!(store.resolve(&name)?.digest, blob.digest);
+//! # Ok::<(), layercake::Error>(())
+//! ```
+//!
+//! How the files lie, what is assumed of the file system, and what holds after a crash is written in
+//! [the guide](crate::guide::layout). What the layout has no word for (the lock, partial downloads, what was
+//! counted) lies in a folder `layercake` beside it, which other tools leave alone.
+//!
+//! It does not: delete blobs that no name leads to any more.
+
+mod blobs;
+mod facts;
+mod ingest;
+mod layout;
+mod names;
+mod tags;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use facts::Facts;
+
+use crate::fs::dir::Dir;
+
+pub use crate::fs::atomic::Durability;
+pub use blobs::BlobReader;
+pub use ingest::BlobWriter;
+pub use names::Name;
+
+/// How long a change of names waits for other processes that change names.
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// A directory of images: an OCI image layout with names.
+///
+/// Invariants, at every moment and for every process:
+///
+/// * it is a valid layout (image-spec, image-layout.md);
+/// * a file below `blobs/` that this crate wrote has the content that its name says;
+/// * `index.json` is the old or the new one, whole; whoever changes it holds a lock for as long as the change takes,
+///   so no change is lost among the processes that use this crate.
+///
+/// # Threads and cloning
+///
+/// A store is cheap to clone, and all clones are the same directory. Of what can
+/// change it keeps nothing in memory: what another process did is seen at the next call.
+#[derive(Clone, Debug)]
+pub struct Store {
+    dir: Arc<Dir>,
+    durability: Durability,
+    facts: Arc<Facts>,
+}
+
+impl Store {
+    /// The directory, as it was named when the store was opened.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The same store with another promise about power cuts; [`Durability::Full`] unless this is called.
+    #[must_use = "the store itself is not changed"]
+    pub fn with_durability(&self, durability: Durability) -> Store {
+        Store { durability, ..self.clone() }
+    }
+
+    /// What is promised of power cuts.
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+}

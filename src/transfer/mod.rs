@@ -1,0 +1,41 @@
+//! Moving images: from a registry into a store.
+//!
+//! * [`Pull`] is a pull that is being set up; [`Registry::pull`](crate::Registry::pull) makes one.
+//! * [`PullPolicy`] says when the registry is asked at all.
+//! * [`Pulled`] is what happened, [`PullStatus`] in one word, [`Transferred`] in bytes.
+//!
+//! ```
+//! # use layercake::testing;
+//! use layercake::transfer::{PullPolicy, PullStatus};
+//! use layercake::{Event, ImageReference, Registry, Store};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let served = Store::create(dir.path().join("served"))?;
+//! # let name: ImageReference = "example.com/greeter:1".parse()?;
+//! # testing::Fixture::demo().tag(&served, &name)?;
+//! # let server = testing::Registry::start(&served)?;
+//! # let image = server.reference("greeter:1")?;
+//! let store = Store::open_or_create(dir.path().join("store"))?;
+//! let registry = Registry::new();
+//!
+//! let pulled = registry.pull(&image).to(&store)?;
+//! assert_eq!(pulled.status, PullStatus::DownloadedNewer);
+//!
+//! let again = registry
+//!     .pull(&image)
+//!     .policy(PullPolicy::IfMissing)
+//!     .observer(&|event: &Event<'_>| eprintln!("{event:?}"))
+//!     .to(&store)?;
+//! assert_eq!(again.status, PullStatus::UpToDate);
+//! assert_eq!(again.fetched.bytes, 0);
+//! # Ok::<(), layercake::Error>(())
+//! ```
+
+mod jobs;
+mod pull;
+
+pub use pull::Pull;
+pub use pull::PullPolicy;
+pub use pull::PullStatus;
+pub use pull::Pulled;
+pub use pull::Transferred;
