@@ -30,13 +30,10 @@ use std::sync::Arc;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::Context;
-use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::manifest::Config;
 use crate::manifest::Manifest;
-use crate::manifest::Root;
-use crate::manifest::choose;
 use crate::platform::Platform;
 use crate::store::Name;
 use crate::store::Store;
@@ -72,7 +69,7 @@ impl Store {
     ///
     /// * [`ErrorKind::NotFound`]: there is no such name, or none of its images is in the store.
     /// * [`ErrorKind::DigestMismatch`], [`ErrorKind::SizeMismatch`]: a document was damaged.
-    /// * [`ErrorKind::InvalidDocument`] and the others of [`Root::parse`]: a document is not what it must be.
+    /// * [`ErrorKind::InvalidDocument`] and the others of [`Root::parse`](crate::manifest::Root::parse): a document is not what it must be.
     pub fn image(&self, name: impl Into<Name>) -> Result<Image> {
         let name = name.into();
         let open = || self.image_at(&self.resolve(&name)?);
@@ -96,15 +93,7 @@ impl Store {
     ///
     /// Those of [`image`](Store::image).
     pub fn image_at(&self, root: &Descriptor) -> Result<Image> {
-        let document = self.document(root)?;
-        match choose(document.clone(), &Platform::host(), &mut |entry| self.document(entry)) {
-            Ok(manifest) => self.assemble(root, manifest),
-            Err(error) if is_absent(&error) => match self.first_present(&document)? {
-                Some(manifest) => self.assemble(root, manifest),
-                None => Err(error),
-            },
-            Err(error) => Err(error),
-        }
+        self.assemble(root, self.manifest_at(root)?)
     }
 
     /// The same for exactly this platform or another that it runs.
@@ -113,8 +102,7 @@ impl Store {
     ///
     /// Those of [`image_for`](Store::image_for).
     pub fn image_at_for(&self, root: &Descriptor, platform: &Platform) -> Result<Image> {
-        let manifest = choose(self.document(root)?, platform, &mut |entry| self.document(entry))?;
-        let image = self.assemble(root, manifest)?;
+        let image = self.assemble(root, self.manifest_for(root, platform)?)?;
         image.check_platform(platform)?;
         Ok(image)
     }
@@ -139,26 +127,7 @@ impl Store {
         }))
     }
 
-    /// The manifest or index that a descriptor promises, read from the store and verified.
-    pub(crate) fn document(&self, descriptor: &Descriptor) -> Result<Root> {
-        Root::of(descriptor, self.read(descriptor)?).context(|| format!("document {}", descriptor.digest))
-    }
-
-    /// The first image of an index that the store has, whatever its platform; nested indexes are left aside.
-    fn first_present(&self, document: &Root) -> Result<Option<Manifest>> {
-        let Root::Index(index) = document else { return Ok(None) };
-        let image = |entry: &&Descriptor| entry.media_type.is_manifest() && !entry.is_attestation();
-        for entry in index.manifests().iter().filter(image) {
-            if !self.contains(entry)? {
-                continue;
-            }
-            if let Root::Manifest(manifest) = self.document(entry)? {
-                return Ok(Some(manifest));
-            }
-        }
-        Ok(None)
-    }
-
+    /// The image of a manifest, with its configuration.
     pub(crate) fn assemble(&self, root: &Descriptor, manifest: Manifest) -> Result<Image> {
         let config = match manifest.config() {
             descriptor if descriptor.media_type.is_config() => {
@@ -283,9 +252,4 @@ impl Image {
             _ => Ok(()),
         }
     }
-}
-
-/// Whether an error says that the image for the platform is not here, rather than that something is wrong.
-fn is_absent(error: &Error) -> bool {
-    error.is_not_found() || matches!(error.kind(), ErrorKind::NoMatchingPlatform { .. })
 }

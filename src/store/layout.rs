@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::LOCK_LIMIT;
 use super::Store;
+use super::index::INDEX;
 
 use crate::digest::Algorithm;
 use crate::error::Context;
@@ -21,8 +22,7 @@ use crate::fs::atomic::Durability;
 use crate::fs::dir::Dir;
 use crate::fs::lock::Lock;
 
-pub(super) const LAYOUT: &str = "oci-layout";
-pub(super) const INDEX: &str = "index.json";
+const LAYOUT: &str = "oci-layout";
 pub(super) const BLOBS: &str = "blobs";
 /// What is ours alone lies here.
 pub(super) const OURS: &str = "layercake";

@@ -30,9 +30,11 @@
 
 mod blobs;
 mod facts;
+mod index;
 mod ingest;
 mod layout;
 mod names;
+mod roots;
 mod tags;
 
 use std::path::Path;

@@ -52,6 +52,11 @@ impl Name {
         }
     }
 
+    /// The name that a text is: a reference if it is one's canonical spelling.
+    pub(super) fn from_text(text: &str) -> Name {
+        Name::from_annotations(None, Some(text))
+    }
+
     /// What the annotations of an entry say. containerd's whole name goes before the layout's, which is often only a
     /// tag.
     pub(super) fn from_annotations(containerd: Option<&str>, layout: Option<&str>) -> Name {

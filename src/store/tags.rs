@@ -1,17 +1,10 @@
-//! Names: reading and changing `index.json`.
-//!
-//! An entry is kept as the text it is, with fields that nobody here knows; only the entry that a change is about is
-//! written anew.
-
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
-use serde_json::value::RawValue;
+//! Names: what they lead to, and changing that.
 
 use super::Name;
 use super::Store;
-use super::layout::INDEX;
+use super::index::Entry;
+use super::index::INDEX;
+use super::index::Index;
 
 use crate::descriptor::Descriptor;
 use crate::error::Context;
@@ -20,9 +13,6 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::atomic;
 use crate::reference::ImageReference;
-
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// The most bytes of `index.json`: some 300,000 names.
 const MAX_INDEX: u64 = 128 << 20;
@@ -37,7 +27,8 @@ impl Store {
     /// if `index.json` cannot be read.
     pub fn entries(&self) -> Result<impl Iterator<Item = Result<(Name, Descriptor)>> + use<>> {
         let text = self.read_index()?;
-        let entries: Vec<_> = Entries::parse(&text)?.manifests.iter().map(|raw| read_entry(raw)).collect();
+        let index = Index::parse(&text)?;
+        let entries: Vec<_> = index.named().map(|(name, entry)| Ok((name, entry.descriptor()?))).collect();
         Ok(entries.into_iter())
     }
 
@@ -62,21 +53,21 @@ impl Store {
     /// The entry that a name leads to, if there is one, and what it is called there.
     pub(crate) fn lookup(&self, name: &Name) -> Result<Option<(Name, Descriptor)>> {
         let text = self.read_index()?;
-        let entries = Entries::parse(&text)?;
-        let spellings = spellings(name);
-        let by_text = spellings.iter().find_map(|spelling| {
-            entries.manifests.iter().find(|raw| EntryNames::of(raw).is_ok_and(|names| names.include(spelling)))
-        });
-        match by_text {
-            Some(raw) => read_entry(raw).map(Some),
-            None => Ok(name.reference().and_then(|reference| by_digest(&entries, reference))),
+        let index = Index::parse(&text)?;
+        for spelling in spellings(name) {
+            if let Some(entry) = index.find(&spelling) {
+                return Ok(Some((Name::from_text(&spelling), entry.descriptor()?)));
+            }
         }
+        Ok(name.reference().and_then(|reference| by_digest(&index, reference)))
     }
 
     /// Gives an image or index that is in the store a name. Returns what the name meant before; its blobs stay.
     ///
     /// The name is the reference's [`exact`](ImageReference::exact) form: a digest, a tag, or the tag `latest`. The
-    /// entry carries its canonical spelling, for other tools to find it by.
+    /// layout has its canonical spelling, for other tools to find it by. Where those could not read the root itself
+    /// (an index, for tools that choose no platform; Docker's types, for tools that know only OCI's), they find under
+    /// the name an OCI manifest of the image that [`Store::image`] opens.
     ///
     /// # Errors
     ///
@@ -94,8 +85,15 @@ impl Store {
                 return Err(Error::not_found(format!("blob {}", root.digest)));
             }
             let name = reference.exact().to_string();
-            let entry = new_entry(&name, root)?;
-            self.change(|entries| entries.put(&name, entry))
+            let entries = match self.view(root)? {
+                Some(view) => Entry::with_view(&name, root, &view)?,
+                None => vec![Entry::plain(&name, root)?],
+            };
+            self.change(|index| {
+                let before = index.find(&name).and_then(|entry| entry.descriptor().ok());
+                index.put(&name, entries);
+                before
+            })
         };
         tag().context(|| format!("tag {reference}"))
     }
@@ -114,8 +112,12 @@ impl Store {
                 Name::Verbatim(text) => text.clone(),
                 Name::Unnamed => return Err(Error::invalid_input("an entry without a name has none to take away")),
             };
-            let found = self.change(|entries| entries.take(&spelling))?;
-            found.ok_or_else(|| Error::not_found(format!("image {name}")))
+            let missing = || Error::not_found(format!("image {name}"));
+            self.change(|index| {
+                let before = index.find(&spelling).ok_or_else(missing)?.descriptor();
+                index.remove(&spelling);
+                before
+            })?
         };
         untag().context(|| format!("untag {name}"))
     }
@@ -126,14 +128,16 @@ impl Store {
     }
 
     /// Reads, changes and replaces `index.json` while nobody else does.
-    fn change<T>(&self, change: impl FnOnce(&mut Entries<'_>) -> Result<T>) -> Result<T> {
+    fn change<T>(&self, change: impl FnOnce(&mut Index<'_>) -> T) -> Result<T> {
         let _lock = self.lock()?;
         let text = self.read_index()?;
-        let mut entries = Entries::parse(&text)?;
-        let result = change(&mut entries)?;
-        let ours = self.ours()?;
-        let content = entries.to_json();
-        atomic::replace(&ours, "index.json.new", &self.dir, INDEX, content.as_bytes(), self.durability)?;
+        let mut index = Index::parse(&text)?;
+        let result = change(&mut index);
+        let content = index.to_json();
+        if content != text {
+            let ours = self.ours()?;
+            atomic::replace(&ours, "index.json.new", &self.dir, INDEX, content.as_bytes(), self.durability)?;
+        }
         Ok(result)
     }
 }
@@ -142,11 +146,8 @@ impl Store {
 fn spellings(name: &Name) -> Vec<String> {
     match name {
         Name::Reference(reference) => {
-            vec![
-                reference.exact().to_string(),
-                reference.familiar().to_string(),
-                reference.or_latest().familiar().to_string(),
-            ]
+            let (exact, latest) = (reference.exact(), reference.or_latest());
+            vec![exact.to_string(), reference.familiar().to_string(), latest.familiar().to_string()]
         }
         Name::Verbatim(text) => vec![text.clone()],
         Name::Unnamed => Vec::new(),
@@ -154,118 +155,12 @@ fn spellings(name: &Name) -> Vec<String> {
 }
 
 /// The first entry of the reference's repository that leads to its digest.
-fn by_digest(entries: &Entries<'_>, reference: &ImageReference) -> Option<(Name, Descriptor)> {
+fn by_digest(index: &Index<'_>, reference: &ImageReference) -> Option<(Name, Descriptor)> {
     let digest = reference.digest()?;
     let repository = reference.without_tag();
-    entries.manifests.iter().filter_map(|raw| read_entry(raw).ok()).find(|(name, descriptor)| {
-        descriptor.digest == digest && name.reference().is_some_and(|found| found.without_tag() == repository)
-    })
-}
-
-/// `index.json`, taken apart no further than needed.
-struct Entries<'a> {
-    fields: BTreeMap<String, &'a RawValue>,
-    manifests: Vec<Cow<'a, RawValue>>,
-}
-
-impl<'a> Entries<'a> {
-    fn parse(text: &'a str) -> Result<Entries<'a>> {
-        let invalid = |error| Error::invalid_document(INDEX, error);
-        let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(invalid)?;
-        let manifests: Option<Vec<&RawValue>> = match fields.remove("manifests") {
-            Some(raw) => serde_json::from_str(raw.get()).map_err(invalid)?,
-            None => None,
-        };
-        let manifests = manifests.unwrap_or_default().into_iter().map(Cow::Borrowed).collect();
-        Ok(Entries { fields, manifests })
-    }
-
-    /// Puts an entry in the place of those of this name.
-    fn put(&mut self, name: &str, entry: Box<RawValue>) -> Result<Option<Descriptor>> {
-        let at = self.manifests.iter().position(|raw| is_named(raw, name)).unwrap_or(self.manifests.len());
-        let before = self.take(name)?;
-        self.manifests.insert(at.min(self.manifests.len()), Cow::Owned(entry));
-        Ok(before)
-    }
-
-    /// Takes away the entries of this name. Says what the first of them meant.
-    fn take(&mut self, name: &str) -> Result<Option<Descriptor>> {
-        let mut before = None;
-        self.manifests.retain(|raw| {
-            let found = is_named(raw, name);
-            if found && before.is_none() {
-                before = serde_json::from_str(raw.get()).ok();
-            }
-            !found
-        });
-        Ok(before)
-    }
-
-    fn to_json(&self) -> String {
-        let length: usize = self.manifests.iter().map(|raw| raw.get().len() + 1).sum();
-        let mut json = String::with_capacity(length + 512);
-        json.push('{');
-        if !self.fields.contains_key("schemaVersion") {
-            json.push_str("\"schemaVersion\":2,");
-        }
-        for (field, value) in &self.fields {
-            json.push_str(&serde_json::Value::from(field.as_str()).to_string());
-            json.push(':');
-            json.push_str(value.get());
-            json.push(',');
-        }
-        json.push_str("\"manifests\":[");
-        for (n, raw) in self.manifests.iter().enumerate() {
-            if n > 0 {
-                json.push(',');
-            }
-            json.push_str(raw.get());
-        }
-        json.push_str("]}");
-        json
-    }
-}
-
-/// The names that an entry's annotations give.
-#[derive(Default, Deserialize)]
-struct EntryNames<'a> {
-    #[serde(borrow, rename = "org.opencontainers.image.ref.name")]
-    layout: Option<Cow<'a, str>>,
-    #[serde(borrow, rename = "io.containerd.image.name")]
-    containerd: Option<Cow<'a, str>>,
-}
-
-impl<'a> EntryNames<'a> {
-    fn of(raw: &'a RawValue) -> Result<EntryNames<'a>> {
-        #[derive(Deserialize)]
-        struct Entry<'a> {
-            #[serde(borrow)]
-            annotations: Option<EntryNames<'a>>,
-        }
-        let entry: Entry<'_> =
-            serde_json::from_str(raw.get()).map_err(|error| Error::invalid_document(INDEX, error))?;
-        Ok(entry.annotations.unwrap_or_default())
-    }
-
-    fn include(&self, text: &str) -> bool {
-        self.layout.as_deref() == Some(text) || self.containerd.as_deref() == Some(text)
-    }
-}
-
-fn is_named(raw: &RawValue, name: &str) -> bool {
-    EntryNames::of(raw).is_ok_and(|names| names.include(name))
-}
-
-fn read_entry(raw: &RawValue) -> Result<(Name, Descriptor)> {
-    let names = EntryNames::of(raw)?;
-    let descriptor = serde_json::from_str(raw.get()).map_err(|error| Error::invalid_document(INDEX, error))?;
-    Ok((Name::from_annotations(names.containerd.as_deref(), names.layout.as_deref()), descriptor))
-}
-
-fn new_entry(name: &str, root: &Descriptor) -> Result<Box<RawValue>> {
-    let mut entry = root.clone();
-    for annotation in [REF_NAME, CONTAINERD_NAME] {
-        entry.annotations.insert(annotation.to_owned(), name.to_owned());
-    }
-    serde_json::value::to_raw_value(&entry).map_err(|error| Error::invalid_document(INDEX, error))
+    let of_repository =
+        index.named().filter(|(name, _)| name.reference().is_some_and(|found| found.without_tag() == repository));
+    of_repository
+        .filter_map(|(name, entry)| Some((name, entry.descriptor().ok()?)))
+        .find(|(_, descriptor)| descriptor.digest == digest)
 }

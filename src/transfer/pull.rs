@@ -217,8 +217,7 @@ impl<'a> Pull<'a> {
     /// The image that a root in the store leads to, if its documents are there.
     fn open(&self, store: &Store, root: &Descriptor) -> Result<Option<Image>> {
         let open = || {
-            let manifest = choose(store.document(root)?, &self.wanted(), &mut |entry| store.document(entry))?;
-            let image = store.assemble(root, manifest)?;
+            let image = store.assemble(root, store.manifest_for(root, &self.wanted())?)?;
             self.platform.as_ref().map_or(Ok(()), |platform| image.check_platform(platform))?;
             Ok::<Image, Error>(image)
         };
@@ -249,9 +248,8 @@ impl<'a> Pull<'a> {
         run.config(&manifest, self.platform.as_ref())?;
         run.blobs(&manifest, self.jobs)?;
         let image = store.assemble(&root, manifest)?;
-        run.tag(&self.reference, &root, before.as_ref())?;
-
         let status = if id_before == Some(image.id()) { PullStatus::UpToDate } else { PullStatus::DownloadedNewer };
+        run.tag(&self.reference, &root, before.as_ref(), status)?;
         let Run { fetched, reused, .. } = run;
         let previous = before.map(|(_, root)| root);
         Ok(Pulled { reference: self.reference.clone(), image, root, previous, status, fetched, reused })
@@ -434,9 +432,17 @@ impl Run<'_> {
     }
 
     /// Gives the image its name, if it does not have it.
-    fn tag(&self, reference: &ImageReference, root: &Descriptor, before: Option<&(Name, Descriptor)>) -> Result<()> {
+    fn tag(
+        &self,
+        reference: &ImageReference,
+        root: &Descriptor,
+        before: Option<&(Name, Descriptor)>,
+        status: PullStatus,
+    ) -> Result<()> {
         let exact = reference.exact();
-        if before.is_some_and(|(name, found)| found.same_content(root) && name.reference() == Some(&exact)) {
+        let named = |(name, found): &(Name, Descriptor)| found.same_content(root) && name.reference() == Some(&exact);
+        // Another platform of the same root changes what other tools see under the name.
+        if status == PullStatus::UpToDate && before.is_some_and(named) {
             return Ok(());
         }
         self.watch.check()?;

@@ -1,0 +1,112 @@
+//! From a root to a manifest, with what the store has.
+
+use serde_json::json;
+
+use super::Store;
+
+use crate::descriptor::Descriptor;
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::manifest::Manifest;
+use crate::manifest::Root;
+use crate::manifest::choose;
+use crate::media_type::MediaType;
+use crate::platform::Platform;
+
+impl Store {
+    /// The manifest or index that a descriptor promises, read and verified.
+    pub(crate) fn document(&self, descriptor: &Descriptor) -> Result<Root> {
+        let parse = || Root::of(descriptor, self.read(descriptor)?);
+        parse().context(|| format!("document {}", descriptor.digest))
+    }
+
+    /// The manifest for a platform.
+    pub(crate) fn manifest_for(&self, root: &Descriptor, platform: &Platform) -> Result<Manifest> {
+        choose(self.document(root)?, platform, &mut |entry| self.document(entry))
+    }
+
+    /// The manifest for the host's platform; where the store does not have that one, the first of the index that it
+    /// has.
+    pub(crate) fn manifest_at(&self, root: &Descriptor) -> Result<Manifest> {
+        let document = self.document(root)?;
+        match choose(document.clone(), &Platform::host(), &mut |entry| self.document(entry)) {
+            Err(error) if is_absent(&error) => self.first_present(&document)?.ok_or(error),
+            chosen => chosen,
+        }
+    }
+
+    /// The first image of an index that the store has, whatever its platform; nested indexes are left aside.
+    fn first_present(&self, document: &Root) -> Result<Option<Manifest>> {
+        let Root::Index(index) = document else { return Ok(None) };
+        let image = |entry: &&Descriptor| entry.media_type.is_manifest() && !entry.is_attestation();
+        for entry in index.manifests().iter().filter(image) {
+            if !self.contains(entry)? {
+                continue;
+            }
+            if let Root::Manifest(manifest) = self.document(entry)? {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// An OCI manifest for tools that cannot read the root itself: of an index the image's, of Docker's types the
+    /// same with OCI's names. None where the root is such a manifest, or leads to none that is here.
+    pub(super) fn view(&self, root: &Descriptor) -> Result<Option<Descriptor>> {
+        if !root.media_type.is_index() && !(root.media_type.is_manifest() && root.media_type.is_docker()) {
+            return Ok(None);
+        }
+        let manifest = match self.manifest_at(root) {
+            Ok(manifest) => manifest,
+            Err(error) if matches!(error.kind(), ErrorKind::Io { .. }) => return Err(error),
+            // Nothing that can be shown; the root has its name all the same.
+            Err(_) => return Ok(None),
+        };
+        match oci_twin(&manifest) {
+            Some(twin) => self.write(MediaType::OCI_MANIFEST, twin.as_bytes()).map(Some),
+            None if manifest.media_type().is_docker() => Ok(None),
+            None => Ok(Some(manifest.descriptor())),
+        }
+    }
+}
+
+/// The same manifest with OCI's names for Docker's types; none if it has no such types, or others too.
+fn oci_twin(manifest: &Manifest) -> Option<String> {
+    if !manifest.media_type().is_docker() {
+        return None;
+    }
+    let twin = |blob: &Descriptor| {
+        let media_type = MediaType::from(oci_name(blob.media_type.essence())?);
+        Some(Descriptor::new(media_type, blob.digest, blob.size))
+    };
+    let config = twin(manifest.config())?;
+    let layers: Vec<Descriptor> = manifest.layers().iter().map(twin).collect::<Option<_>>()?;
+    let twin = json!({
+        "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "config": config, "layers": layers,
+    });
+    Some(twin.to_string())
+}
+
+/// image-spec, media-types.md, "Compatibility Matrix".
+fn oci_name(docker: &str) -> Option<&'static str> {
+    Some(match docker {
+        "application/vnd.docker.container.image.v1+json" => "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.image.rootfs.diff.tar" => "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => "application/vnd.oci.image.layer.v1.tar+zstd",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar" => {
+            "application/vnd.oci.image.layer.nondistributable.v1.tar"
+        }
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => {
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+        }
+        _ => return None,
+    })
+}
+
+/// Whether an error says that the image for the platform is not here, rather than that something is wrong.
+fn is_absent(error: &Error) -> bool {
+    error.is_not_found() || matches!(error.kind(), ErrorKind::NoMatchingPlatform { .. })
+}
