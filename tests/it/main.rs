@@ -1,0 +1,19 @@
+//! What the library promises, theme by theme. Rules are cited by the numbers of the project's specification list.
+
+mod documents;
+mod examples;
+mod names;
+mod platforms;
+mod store;
+mod support;
+
+#[cfg(feature = "registry")]
+mod auth;
+#[cfg(feature = "registry")]
+mod bad_input;
+#[cfg(feature = "registry")]
+mod interop;
+#[cfg(feature = "registry")]
+mod pull;
+#[cfg(feature = "registry")]
+mod transport;

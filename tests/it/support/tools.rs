@@ -1,0 +1,69 @@
+//! Programs that tests drive: the examples of this crate, and other tools where they are installed.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+
+/// What a program printed, and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub status: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Ran {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ran { status: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// What it printed, if it ended well.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.status, 0, "{self:?}");
+        self.out
+    }
+}
+
+/// An example of this crate, which `cargo test` builds beside the tests.
+pub fn example(name: &str) -> Command {
+    let test = std::env::current_exe().expect("a test is a file");
+    let profile = test.parent().and_then(Path::parent).expect("tests lie in target/*/deps");
+    let path = profile.join("examples").join(name);
+    assert!(path.exists(), "{} is not built: run `cargo test` without naming targets", path.display());
+    let mut command = Command::new(path);
+    command.env_remove("LAYERCAKE_STORE").stdin(Stdio::null());
+    command
+}
+
+pub fn run(command: &mut Command) -> Ran {
+    Ran::of(command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+}
+
+/// Whether all these programs are installed. Says so if not; under `LAYERCAKE_INTEROP=1` that is a failure.
+#[track_caller]
+pub fn installed(programs: &[&str]) -> bool {
+    let missing: Vec<&&str> = programs.iter().filter(|program| find(program).is_none()).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    assert!(std::env::var_os("LAYERCAKE_INTEROP").is_none_or(|set| set != "1"), "missing: {missing:?}");
+    println!("ignored: needs {missing:?}");
+    false
+}
+
+/// Whether this test runs as root; says so if not.
+pub fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("ignored: needs root");
+    }
+    root
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
