@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::Deserializer;
 use serde::de::IgnoredAny;
 
+use super::Bytes;
 use super::check_size;
 use super::parse;
 
@@ -25,7 +26,7 @@ use crate::platform::Platform;
 /// digests of the layers can be verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     digest: Digest,
     fields: Fields,
 }
@@ -122,12 +123,12 @@ impl Config {
     pub(crate) fn with_digest(bytes: Vec<u8>, digest: Digest) -> Result<Config> {
         check_size(&bytes)?;
         let fields = parse("configuration", &bytes)?;
-        Ok(Config { bytes, digest, fields })
+        Ok(Config { bytes: Bytes(bytes), digest, fields })
     }
 
     /// The bytes, as they came.
     pub fn raw(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes.0
     }
 
     /// The digest of the bytes, which is the image's id.
@@ -255,7 +256,7 @@ impl Config {
     ///
     /// [`ErrorKind::InvalidDocument`] where that crate is stricter.
     pub fn as_oci(&self) -> Result<oci_spec::image::ImageConfiguration> {
-        oci_spec::image::ImageConfiguration::from_reader(&self.bytes[..])
+        oci_spec::image::ImageConfiguration::from_reader(self.raw())
             .map_err(|error| Error::invalid_document("configuration", error))
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::Bytes;
 use super::Root;
 use super::parse;
 
@@ -23,7 +24,7 @@ const MAX_LAYERS: usize = 4096;
 /// theirs; every descriptor has a digest that can be verified and a size; there are at most 4096 layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     digest: Digest,
     media_type: MediaType,
     config: Descriptor,
@@ -63,12 +64,12 @@ impl Manifest {
             return Err(Error::limit(Limit::Layers, MAX_LAYERS as u64));
         }
         let annotations = annotations.unwrap_or_default();
-        Ok(Manifest { bytes, digest, media_type, config, layers, subject, artifact_type, annotations })
+        Ok(Manifest { bytes: Bytes(bytes), digest, media_type, config, layers, subject, artifact_type, annotations })
     }
 
     /// The bytes, as they came.
     pub fn raw(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes.0
     }
 
     /// The digest of the bytes.
@@ -83,7 +84,7 @@ impl Manifest {
 
     /// Media type, digest and size of the bytes.
     pub fn descriptor(&self) -> Descriptor {
-        Descriptor::new(self.media_type.clone(), self.digest, self.bytes.len() as u64)
+        Descriptor::new(self.media_type.clone(), self.digest, self.bytes.0.len() as u64)
     }
 
     /// The configuration; of an artifact, whatever it has in its place.
@@ -125,7 +126,7 @@ impl Manifest {
     /// [`ErrorKind::InvalidDocument`](crate::ErrorKind::InvalidDocument) where that crate is stricter than the wild
     /// (it refuses `"layers": null`) .
     pub fn as_oci(&self) -> Result<oci_spec::image::ImageManifest> {
-        oci_spec::image::ImageManifest::from_reader(&self.bytes[..])
+        oci_spec::image::ImageManifest::from_reader(self.raw())
             .map_err(|error| Error::invalid_document("manifest", error))
     }
 }

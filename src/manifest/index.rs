@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::Bytes;
 use super::Root;
 use super::parse;
 
@@ -22,7 +23,7 @@ use crate::platform::Platform;
 /// theirs. Entries whose digests this crate cannot verify are not among the [`manifests`](Index::manifests).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     digest: Digest,
     media_type: MediaType,
     manifests: Vec<Descriptor>,
@@ -61,12 +62,12 @@ impl Index {
         }
         let annotations = fields.annotations.unwrap_or_default();
         let Fields { subject, artifact_type, .. } = fields;
-        Ok(Index { bytes, digest, media_type, manifests, subject, artifact_type, annotations })
+        Ok(Index { bytes: Bytes(bytes), digest, media_type, manifests, subject, artifact_type, annotations })
     }
 
     /// The bytes, as they came.
     pub fn raw(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes.0
     }
 
     /// The digest of the bytes: what `docker pull` reports and what "is there something newer" compares.
@@ -81,7 +82,7 @@ impl Index {
 
     /// Media type, digest and size of the bytes.
     pub fn descriptor(&self) -> Descriptor {
-        Descriptor::new(self.media_type.clone(), self.digest, self.bytes.len() as u64)
+        Descriptor::new(self.media_type.clone(), self.digest, self.bytes.0.len() as u64)
     }
 
     /// The entries, in the index's order; of any type.
@@ -129,8 +130,7 @@ impl Index {
     ///
     /// [`ErrorKind::InvalidDocument`](crate::ErrorKind::InvalidDocument) where that crate is stricter.
     pub fn as_oci(&self) -> Result<oci_spec::image::ImageIndex> {
-        oci_spec::image::ImageIndex::from_reader(&self.bytes[..])
-            .map_err(|error| Error::invalid_document("index", error))
+        oci_spec::image::ImageIndex::from_reader(self.raw()).map_err(|error| Error::invalid_document("index", error))
     }
 }
 

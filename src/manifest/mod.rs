@@ -29,6 +29,8 @@ mod config;
 mod image;
 mod index;
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde::de::IgnoredAny;
@@ -119,6 +121,16 @@ impl Root {
             Root::Manifest(manifest) => manifest.descriptor(),
             Root::Index(index) => index.descriptor(),
         }
+    }
+}
+
+/// The bytes of a document. [`Debug`](fmt::Debug) shows only how many.
+#[derive(Clone, PartialEq, Eq)]
+struct Bytes(Vec<u8>);
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
     }
 }
 

@@ -85,13 +85,14 @@ impl Authenticator {
         let known = self.known(&request.url.origin);
         request.authorization = lock(&known).header(purpose);
         let mut response = http.send(&request)?;
+        let mut fresh = false;
         for _ in 1..ATTEMPTS {
             // Another host's challenge is not the registry's; it must not learn anything.
             if response.url().origin != request.url.origin {
                 break;
             }
             let challenges = challenge::parse(response.headers("www-authenticate"));
-            if !asks_for_more(&response, &challenges) {
+            if !asks_for_more(&response, &challenges, fresh) {
                 break;
             }
             let mut known = lock(&known);
@@ -105,6 +106,7 @@ impl Authenticator {
                     break;
                 }
                 request.authorization = answer;
+                fresh = true;
             }
             drop(known);
             response = http.send(&request)?;
@@ -252,12 +254,13 @@ fn is_owned_domain(domain: &str) -> bool {
     }
 }
 
-/// Whether new credentials may help: none were good enough (401), or a token did not allow enough (403).
-fn asks_for_more(response: &Response, challenges: &[Challenge]) -> bool {
+/// Whether new credentials may help: none were good enough (401) and those that were sent are old, or a token did not
+/// allow enough.
+fn asks_for_more(response: &Response, challenges: &[Challenge], fresh: bool) -> bool {
     let insufficient = |challenge: &Challenge| matches!(challenge, Challenge::Bearer { insufficient: true, .. });
     match response.status() {
-        401 => !challenges.is_empty(),
-        403 => challenges.iter().any(insufficient),
+        401 if !fresh => !challenges.is_empty(),
+        401 | 403 => challenges.iter().any(insufficient),
         _ => false,
     }
 }

@@ -35,7 +35,7 @@ impl Origin {
         };
         match port {
             Some(port) if is_host(name) => Ok(Origin { https, host: name.to_ascii_lowercase(), port }),
-            _ => Err(protocol(format!("invalid host {:?}", printable(host, 100)))),
+            _ => Err(protocol(format!("invalid host {:?}", printable(redact(host), 100)))),
         }
     }
 
@@ -204,4 +204,90 @@ fn is_local(address: IpAddr) -> bool {
 
 fn protocol(reason: String) -> Error {
     ErrorKind::Protocol { reason }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn locations_of_all_forms_are_followed() {
+        let base = url("https://example.com:8443/v2/a/blobs/x?y=z");
+        for (location, expected) in [
+            ("https://storage.test/b?sig=1", "https://storage.test/b?sig=1"),
+            ("HTTPS://Storage.test:443/b#fragment", "https://storage.test/b"),
+            ("//storage.test/b", "https://storage.test/b"),
+            ("/b?c=d", "https://example.com:8443/b?c=d"),
+            ("b", "https://example.com:8443/v2/a/blobs/b"),
+            ("/b?to=http://other", "https://example.com:8443/b?to=http://other"),
+            ("https://storage.test", "https://storage.test/"),
+            ("https://storage.test?q", "https://storage.test/?q"),
+        ] {
+            assert_eq!(base.join(location).unwrap().full(), expected, "{location}");
+        }
+    }
+
+    /// No user names, no line breaks, no addresses in disguise.
+    #[test]
+    fn strange_addresses_are_refused() {
+        for text in [
+            "",
+            "example.com",
+            "ftp://example.com/",
+            "https://",
+            "https:///x",
+            "https://user@example.com/",
+            "https://example.com:0/",
+            "https://example.com:99999/",
+            "https://exa mple.com/",
+            "https://example.com/a b",
+            "https://example.com/\r\nHost: x",
+            "https://\u{fc}.com/",
+            "https://127.1/",
+            "https://0x7f000001/",
+            "https://2130706433/",
+            "https://[::1/",
+            "https://::1/",
+            "https://1.2.3/",
+        ] {
+            assert!(Url::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn queries_are_not_shown() {
+        let signed = url("https://storage.test/blob?X-Amz-Signature=secret");
+        assert_eq!(signed.to_string(), "https://storage.test/blob");
+        assert_eq!(format!("{signed:?}"), "https://storage.test/blob");
+        let error = Url::parse("https://user:secret@storage.test/x y?secret").unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+
+    /// X4, X2: not from https to http, and not to this machine or its link from elsewhere.
+    #[test]
+    fn redirects_lead_to_no_weaker_or_local_place() {
+        for (from, to) in [
+            ("https://example.com/", "http://example.com/"),
+            ("https://example.com/", "https://127.0.0.1/"),
+            ("https://example.com/", "https://localhost/"),
+            ("https://example.com/", "https://169.254.169.254/latest"),
+            ("https://example.com/", "https://[::ffff:169.254.169.254]/"),
+            ("https://example.com/", "https://[fe80::1]/"),
+            ("http://10.0.0.1/", "http://0.0.0.0/"),
+        ] {
+            assert!(may_redirect(&url(from).origin, &url(to).origin).is_err(), "{from} {to}");
+        }
+        for (from, to) in [
+            ("https://example.com/", "https://storage.test/"),
+            ("https://example.com/", "https://10.0.0.1/"),
+            ("http://127.0.0.1:1/", "http://127.0.0.2:2/"),
+            ("http://127.0.0.1:1/", "https://storage.test/"),
+        ] {
+            assert!(may_redirect(&url(from).origin, &url(to).origin).is_ok(), "{from} {to}");
+        }
+    }
 }

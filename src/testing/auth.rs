@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use percent_encoding::percent_decode_str;
 
 use super::answer::Answer;
 use super::server::Request;
@@ -56,7 +57,8 @@ impl Guard {
         }
         let Some(tokens) = &mut self.tokens else { return Answer::error(404, "UNSUPPORTED", "no tokens here") };
         let query = request.path.split_once('?').map(|(_, query)| query).unwrap_or_default();
-        let scopes = query.split('&').filter_map(|pair| pair.strip_prefix("scope=")).map(str::to_owned).collect();
+        let decode = |value: &str| percent_decode_str(value).decode_utf8_lossy().into_owned();
+        let scopes = query.split('&').filter_map(|pair| pair.strip_prefix("scope=")).map(decode).collect();
         let token = format!("token-{:016x}", fastrand::u64(..));
         tokens.issued.insert(token.clone(), (scopes, Instant::now() + tokens.life));
         let body = serde_json::json!({ "token": token, "expires_in": tokens.life.as_secs() });

@@ -209,14 +209,15 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
         }
         let shared = Arc::clone(shared);
         std::thread::spawn(move || {
-            // A connection that breaks is the client's to notice.
-            let _ = converse(&shared, connection);
+            // A connection that breaks is the client's to notice; one that is over is closed for all its handles.
+            let _ = converse(&shared, &connection);
+            let _ = connection.shutdown(Shutdown::Both);
         });
     }
 }
 
 /// Answers the requests of one connection.
-fn converse(shared: &Shared, mut connection: TcpStream) -> io::Result<()> {
+fn converse(shared: &Shared, mut connection: &TcpStream) -> io::Result<()> {
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_nodelay(true)?;
     let mut buffer = Vec::new();
@@ -228,8 +229,8 @@ fn converse(shared: &Shared, mut connection: TcpStream) -> io::Result<()> {
             return Ok(());
         }
         let answer = respond(shared, &request, fault.as_ref());
-        if !send(&connection, &request, answer, &delivery)? {
-            return connection.shutdown(Shutdown::Both);
+        if !send(connection, &request, answer, &delivery)? {
+            return Ok(());
         }
     }
     Ok(())
@@ -253,7 +254,7 @@ fn respond(shared: &Shared, request: &Request, fault: Option<&Fault>) -> Answer 
 }
 
 /// The next request; none when the client has closed the connection. A body is not read: nothing here takes one.
-fn read_request(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
+fn read_request(connection: &mut &TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
     loop {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Request::new(&mut headers);

@@ -24,7 +24,6 @@ use layercake::transfer::PullStatus;
 use serde_json::json;
 
 use crate::assert_kind;
-use crate::support::Scratch;
 use crate::support::Served;
 use crate::support::client;
 use crate::support::contents;

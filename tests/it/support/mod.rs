@@ -20,7 +20,10 @@ pub struct Scratch(TempDir);
 
 impl Scratch {
     pub fn new() -> Scratch {
-        Scratch(tempfile::tempdir().expect("a temporary directory can be made"))
+        // In lower case, because buildah takes paths for names of images.
+        let name = format!("layercake-{:016x}", fastrand::u64(..));
+        let directory = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir();
+        Scratch(directory.expect("a temporary directory can be made"))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
