@@ -1,5 +1,7 @@
 //! `docker images`: what is in a store.
 
+#[path = "support/human.rs"]
+mod human;
 mod support;
 
 use std::io;
@@ -11,7 +13,6 @@ use layercake::Image;
 use layercake::store::Name;
 use lexopt::prelude::*;
 use serde_json::json;
-use support::human;
 
 const USAGE: &str = "usage: images [--store DIR] [--digests] [--no-trunc] [--quiet] [--json] [FILTER]";
 
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn images() -> support::Result {
-    let Some(options) = parse()? else { return Ok(println!("{USAGE}")) };
+    let Some(options) = parse()? else { return support::print(USAGE) };
     let mut rows = Vec::new();
     for entry in options.common.store()?.images()? {
         match entry {

@@ -42,7 +42,7 @@ fn inspect() -> support::Result {
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
-            Long("help") | Short('h') => return Ok(println!("{USAGE}")),
+            Long("help") | Short('h') => return support::print(USAGE),
             Long(option) => {
                 let option = option.to_owned();
                 if !common.take(&option, &mut args)? {

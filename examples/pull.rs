@@ -3,6 +3,8 @@
 //! Without a name it starts a registry in this process, with a small image for two platforms, and pulls that.
 
 mod support;
+#[path = "support/transcript.rs"]
+mod transcript;
 
 use std::io;
 use std::process::ExitCode;
@@ -17,7 +19,7 @@ use layercake::registry::Login;
 use layercake::testing;
 use layercake::transfer::PullPolicy;
 use lexopt::prelude::*;
-use support::transcript::Transcript;
+use transcript::Transcript;
 
 const USAGE: &str = "usage: pull [--store DIR] [--platform OS/ARCH[/VARIANT]] [--policy always|missing|never] \
                      [--jobs N] [--no-sync] [--username U --password-stdin] [--plain-http] [--quiet] [NAME]";
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn pull() -> support::Result {
-    let Some(options) = parse()? else { return Ok(println!("{USAGE}")) };
+    let Some(options) = parse()? else { return support::print(USAGE) };
     let store = Store::open_or_create(options.common.store_path()?)?.with_durability(options.durability);
     let demo = if options.name.is_none() { Some(Demo::start()?) } else { None };
     let name = options.name.clone().or(demo.as_ref().map(|demo| demo.name())).unwrap_or_default();

@@ -90,7 +90,7 @@ type Start<R> = io::Chain<Cursor<Vec<u8>>, R>;
 
 enum Inner<R: BufRead> {
     Plain(R),
-    Gzip(Members<R>),
+    Gzip(Box<Members<R>>),
     #[cfg(feature = "zstd")]
     Zstd(zstd::stream::read::Decoder<'static, R>),
 }
@@ -103,7 +103,7 @@ impl<R: BufRead> Decoder<R> {
         let stream = Cursor::new(start).chain(stream);
         let inner = match compression {
             Compression::None => Inner::Plain(stream),
-            Compression::Gzip => Inner::Gzip(Members::new(stream)),
+            Compression::Gzip => Inner::Gzip(Box::new(Members::new(stream))),
             #[cfg(feature = "zstd")]
             Compression::Zstd => Inner::Zstd(zstd::stream::read::Decoder::with_buffer(stream)?),
             #[cfg(not(feature = "zstd"))]

@@ -55,7 +55,7 @@ impl Algorithm {
     }
 
     /// The length of the hash in bytes.
-    pub const fn len(self) -> usize {
+    pub const fn size(self) -> usize {
         match self {
             Algorithm::Sha256 => 32,
             Algorithm::Sha512 => 64,
@@ -110,7 +110,7 @@ impl Digest {
 
     /// The hash: 32 or 64 bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.algorithm.len()]
+        &self.bytes[..self.algorithm.size()]
     }
 
     /// The hash as lower-case hexadecimal digits, without the algorithm.
@@ -267,7 +267,7 @@ pub enum ParseDigestError {
     #[error("invalid digest: unsupported algorithm {0:?}")]
     UnsupportedAlgorithm(String),
     /// The hash has a wrong number of digits.
-    #[error("invalid digest: {algorithm} takes {} hexadecimal digits, found {found}", algorithm.len() * 2)]
+    #[error("invalid digest: {algorithm} takes {} hexadecimal digits, found {found}", algorithm.size() * 2)]
     Length {
         /// The algorithm that was named.
         algorithm: Algorithm,
@@ -283,7 +283,7 @@ pub enum ParseDigestError {
 }
 
 fn decode(algorithm: Algorithm, encoded: &str) -> Result<Digest, ParseDigestError> {
-    if encoded.len() != algorithm.len() * 2 {
+    if encoded.len() != algorithm.size() * 2 {
         return Err(ParseDigestError::Length { algorithm, found: encoded.len() });
     }
     let mut bytes = [0; 64];

@@ -1,7 +1,73 @@
-//! Container images.
+//! Container images as a library: names, documents, layers, a store on disk that many processes share, and a blocking
+//! client for registries. No daemon, no async runtime, no OpenSSL, no child processes, no global state.
+//!
+//! ```no_run
+//! use layercake::{ImageReference, Registry, Store};
+//!
+//! # fn main() -> layercake::Result<()> {
+//! let image: ImageReference = "alpine:3.20".parse()?;
+//! assert_eq!(image.to_string(), "docker.io/library/alpine:3.20");
+//!
+//! let store = Store::open_or_create("/var/lib/layercake")?;
+//! let pulled = Registry::new().pull(&image).to(&store)?;
+//! println!("{}: {:?}", pulled.root.digest, pulled.status);
+//!
+//! for entry in store.images()? {
+//!     let (reference, image) = entry?;
+//!     println!("{:<40} {} {:>10}", reference.familiar(), image.id().short(), image.size());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The tour
+//!
+//! An image is files and metadata. The files are made of stacked *layers*, each a set of additions, changes and
+//! removals on top of those below; layers are read-only, and images that have one in common share it. What follows
+//! is named from the ground up.
+//!
+//! **Words.** An [`ImageReference`] is a name: `ubuntu`, `jpetazzo/clock:1`, `localhost:5000/wordpress@sha256:…`. A
+//! [`Digest`] is the name that content gives itself. A [`Platform`] is what an image runs on, a [`MediaType`] says
+//! what bytes are, and a [`Descriptor`] promises content: its type, its digest, its size.
+//!
+//! **Documents.** A [`Manifest`] is one image: a configuration and layers. An [`Index`] lists manifests, one for each
+//! platform. A [`Config`] says what to run and how the image was made. Each keeps its bytes exactly as they came.
+//!
+//! **On the host.** A [`Store`] is a directory of images: an OCI image layout that other tools read as it stands. An
+//! [`Image`] is a manifest, its configuration and its layers, in a store; a [`Layer`] is one of these, and proof that
+//! its content was verified.
+//!
+//! **In registries.** A [`Registry`] is a client for any host. It [pulls](Registry::pull) an image into a store: in
+//! parallel, in constant memory, with everything verified, and from where it was when something breaks.
+//!
+//! **Along the way.** An [`Observer`] is told of each [`Event`], and a closure is one. A [`Cancel`] ends what watches
+//! it. An [`Error`] says at which step what went wrong, and has a [`kind`](Error::kind) to match on.
+//!
+//! **In tests.** [`testing::Registry`] serves a store from within your process, and breaks in whichever way a test
+//! asks for.
+//!
+//! The [`guide`] has what does not fit here: how the files of a store lie and what is promised of them, and why the
+//! crate is built as it is.
+//!
+//! # Features
+//!
+//! | feature | what it brings | default |
+//! | --- | --- | --- |
+//! | `registry` | the registry client, over plain http | yes |
+//! | `rustls` | TLS for it; implies `registry` | yes |
+//! | `zstd` | layers compressed with zstd | yes |
+//! | `testing` | a registry in this process, for tests | no |
+//!
+//! Without default features this is a crate that never opens a connection: names, documents, the store, its images.
+//!
+//! # What it does not do
+//!
+//! It runs nothing, and mounts nothing. It reads no configuration files and no environment variables unless it is
+//! told to. It does not, yet: unpack layers, push, build or commit images, or delete blobs.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod compression;
 pub mod descriptor;
@@ -9,12 +75,19 @@ pub mod digest;
 pub mod error;
 pub mod event;
 mod fs;
+pub mod guide;
 pub mod image;
 pub mod manifest;
 pub mod media_type;
 pub mod platform;
 pub mod reference;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(feature = "registry")]
+pub mod transfer;
 mod verify;
 
 pub use compression::Compression;
@@ -35,13 +108,10 @@ pub use manifest::Manifest;
 pub use media_type::MediaType;
 pub use platform::Platform;
 pub use reference::ImageReference;
+#[cfg(feature = "registry")]
+pub use registry::Registry;
 pub use store::Durability;
 pub use store::Store;
 #[cfg(feature = "registry")]
-pub mod registry;
-#[cfg(feature = "registry")]
-pub mod transfer;
-#[cfg(feature = "registry")]
-pub use registry::Registry;
-#[cfg(feature = "testing")]
-pub mod testing;
+pub use transfer::PullPolicy;
+pub use verify::VerifiedReader;

@@ -1,9 +1,6 @@
-//! What the examples share: common options, errors, tables.
+//! What the examples share: common options, errors, tables. Beside it lie parts that only some need.
 
 #![allow(dead_code, reason = "each example uses a part of this")]
-
-pub mod human;
-pub mod transcript;
 
 use std::error::Error as StdError;
 use std::io;
@@ -70,6 +67,10 @@ pub fn text(args: &mut lexopt::Parser) -> Result<String> {
 /// An argument that is no option, as text.
 pub fn argument(value: std::ffi::OsString) -> Result<String> {
     Ok(value.into_string().map_err(|value| format!("{value:?} is not UTF-8"))?)
+}
+
+pub fn print(text: &str) -> Result {
+    Ok(writeln!(io::stdout(), "{text}")?)
 }
 
 /// Prints rows as Docker does: columns of ten cells at least, three between.

@@ -42,7 +42,8 @@ impl<'a> Transcript<'a> {
     pub fn new(reference: &'a ImageReference, quiet: bool) -> Transcript<'a> {
         let bars = !quiet && io::stderr().is_terminal();
         let target = if bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let lines = !quiet && !(bars && io::stdout().is_terminal());
+        let shown_by_bars = bars && io::stdout().is_terminal();
+        let lines = !quiet && !shown_by_bars;
         Transcript { reference, quiet, lines, screen: MultiProgress::with_draw_target(target), state: Mutex::default() }
     }
 

@@ -55,6 +55,7 @@ pub use index::Index;
 pub const MAX_DOCUMENT: u64 = 8 << 20;
 
 /// What a name leads to.
+#[expect(clippy::large_enum_variant, reason = "a root is read once and taken apart at once")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Root {
     /// One image.

@@ -55,7 +55,9 @@ impl Store {
     /// An OCI manifest for tools that cannot read the root itself: of an index the image's, of Docker's types the
     /// same with OCI's names. None where the root is such a manifest, or leads to none that is here.
     pub(super) fn view(&self, root: &Descriptor) -> Result<Option<Descriptor>> {
-        if !root.media_type.is_index() && !(root.media_type.is_manifest() && root.media_type.is_docker()) {
+        let media_type = &root.media_type;
+        let needed = media_type.is_index() || (media_type.is_manifest() && media_type.is_docker());
+        if !needed {
             return Ok(None);
         }
         let manifest = match self.manifest_at(root) {

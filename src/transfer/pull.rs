@@ -181,10 +181,10 @@ impl<'a> Pull<'a> {
                 return Err(Error::invalid_input("'scratch' is a reserved name"));
             }
             match self.policy {
-                PullPolicy::Always => self.from_registry(store),
+                PullPolicy::Always => self.ask(store),
                 PullPolicy::IfMissing => match self.present(store)? {
                     Some(pulled) => Ok(pulled),
-                    None => self.from_registry(store),
+                    None => self.ask(store),
                 },
                 PullPolicy::Never => {
                     self.present(store)?.ok_or_else(|| Error::not_found(format!("image {}", self.reference)))
@@ -233,7 +233,7 @@ impl<'a> Pull<'a> {
         self.platform.clone().unwrap_or_else(Platform::host)
     }
 
-    fn from_registry(&self, store: &Store) -> Result<Pulled> {
+    fn ask(&self, store: &Store) -> Result<Pulled> {
         let repository = self.registry.repository(&self.reference)?;
         let watch = Watch::new(self.observer, self.cancel.clone());
         let mut run = Run { repository, store, watch, fetched: Transferred::default(), reused: Transferred::default() };

@@ -227,7 +227,7 @@ fn a_redirect_to_a_storage_service_works() {
     let (served, image) = Served::with(&two_layers());
     served.registry.require_login(USER, PASSWORD);
     let storage = testing::Registry::start_at(&served.store, ([127, 0, 0, 2], 0).into()).unwrap();
-    let layer = served.store.image(&crate::support::name("example.com/app:1")).unwrap().manifest().layers()[0].clone();
+    let layer = served.store.image(crate::support::name("example.com/app:1")).unwrap().manifest().layers()[0].clone();
     let there = format!("http://{}/v2/app/blobs/{}?X-Amz-Signature=secret", storage.host(), layer.digest);
     served.registry.fault(Fault::on(format!("/blobs/{}", layer.digest)).redirect(&there));
     storage.fault(Fault::on("/blobs/").times(1).truncate(10_000));

@@ -120,7 +120,7 @@ fn images_prints_dockers_table() {
             "old 1",
         ]
     );
-    let id = store.image(&name("old:1")).unwrap().id();
+    let id = store.image(name("old:1")).unwrap().id();
     assert_eq!(lines[6], format!("old                        1         {}   N/A            2.05kB", id.short()));
 }
 
@@ -128,7 +128,7 @@ fn images_prints_dockers_table() {
 fn images_has_dockers_options() {
     let scratch = Scratch::new();
     let store = rows(&scratch);
-    let id = store.image(&name("ubuntu:22.04")).unwrap().id();
+    let id = store.image(name("ubuntu:22.04")).unwrap().id();
     assert_eq!(images(&store, &["-q", "--no-trunc", "ubuntu:22.04"]), format!("{id}\n"));
     assert_eq!(images(&store, &["-q", "ubuntu"]), format!("{0}\n{0}\n", id.short()));
     for (filter, count) in
@@ -136,7 +136,7 @@ fn images_has_dockers_options() {
     {
         assert_eq!(images(&store, &["-q", filter]).lines().count(), count, "{filter}");
     }
-    let digest = store.resolve(&name("old:1")).unwrap().digest.to_string();
+    let digest = store.resolve(name("old:1")).unwrap().digest.to_string();
     let table = images(&store, &["--digests", "old"]);
     let header: Vec<&str> =
         table.lines().next().unwrap().split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect();
@@ -173,7 +173,7 @@ fn inspect_prints_the_documents_as_they_are() {
     let inspect = |options: &[&str]| run(example("inspect").arg("--store").arg(store.path()).args(options));
     let printed = inspect(&["ubuntu:24.04"]).ok();
     let report: Value = serde_json::from_str(&printed).unwrap();
-    let image = store.image(&name("ubuntu:24.04")).unwrap();
+    let image = store.image(name("ubuntu:24.04")).unwrap();
     assert_eq!(report["id"], image.id().to_string());
     assert!(printed.contains(std::str::from_utf8(image.config().unwrap().raw()).unwrap()));
     assert!(printed.contains(std::str::from_utf8(image.manifest().raw()).unwrap()));
@@ -239,8 +239,8 @@ mod pull {
     fn pull_prints_dockers_transcript() {
         let (served, image) = Served::with(&Fixture::new(platform("linux/amd64")).layer(&[("a", b"a")]));
         let store = served.scratch.path("store");
-        let root = served.store.resolve(&name("example.com/app:1")).unwrap();
-        let layer = served.store.image(&name("example.com/app:1")).unwrap().manifest().layers()[0].digest;
+        let root = served.store.resolve(name("example.com/app:1")).unwrap();
+        let layer = served.store.image(name("example.com/app:1")).unwrap().manifest().layers()[0].digest;
         let (id, name) = (layer.short(), image.to_string());
         let last = |status: &str| format!("Digest: {}\nStatus: {status} {name}\n{name}\n", root.digest);
         let newer = last("Downloaded newer image for");

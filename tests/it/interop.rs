@@ -126,7 +126,7 @@ fn assert_readable(store: &Store, image: &ImageReference) {
     run(Command::new("skopeo").args(["inspect", &format!("oci:{here}")])).ok();
     let copy = format!("oci:{}:copy", scratch.path("copy").display());
     run(Command::new("skopeo").args(["copy", "-q", &format!("oci:{here}"), &copy])).ok();
-    let copied = Store::open(scratch.path("copy")).unwrap().image(&name("copy")).unwrap();
+    let copied = Store::open(scratch.path("copy")).unwrap().image(name("copy")).unwrap();
     let ours = store.image(image).unwrap();
     assert_eq!(copied.id(), ours.id(), "the configuration is the same, so it is the same image");
 
@@ -272,7 +272,7 @@ fn other_tools_pull_from_the_registry_for_tests() {
     let source = format!("docker://{}/library/demo:1", registry.host());
     let copy = ["copy", "-q", "--src-tls-verify=false", "--src-creds", "alice:secret", &source, &target];
     run(Command::new("skopeo").args(copy)).ok();
-    let copied = Store::open(scratch.path("copy")).unwrap().image(&name("copy")).unwrap();
-    assert_eq!(copied.id(), store.image(&name("demo:1")).unwrap().id());
+    let copied = Store::open(scratch.path("copy")).unwrap().image(name("copy")).unwrap();
+    assert_eq!(copied.id(), store.image(name("demo:1")).unwrap().id());
     std::io::stdout().flush().unwrap();
 }

@@ -50,7 +50,7 @@ fn a_pulled_image_is_the_registrys() {
         let store = served.scratch.store("store");
         let pulled = client().pull(&image).platform(platform("linux/amd64")).to(&store).unwrap();
         assert_eq!(pulled.status, PullStatus::DownloadedNewer);
-        assert_eq!(pulled.root.digest, served.store.resolve(&name("example.com/app:1")).unwrap().digest);
+        assert_eq!(pulled.root.digest, served.store.resolve(name("example.com/app:1")).unwrap().digest);
         assert_same_blobs(&served.store, &store, &pulled.image);
         assert_eq!(store.resolve(&image).unwrap().digest, pulled.root.digest, "the top-level digest is kept");
         assert_eq!(store.image(&image).unwrap().id(), pulled.image.id());
@@ -146,7 +146,7 @@ fn platforms_of_one_name_are_kept_side_by_side() {
 fn pulls_by_digest_get_that_digest() {
     let (served, image) = Served::with(&two_layers());
     let store = served.scratch.store("store");
-    let digest = served.store.resolve(&name("example.com/app:1")).unwrap().digest;
+    let digest = served.store.resolve(name("example.com/app:1")).unwrap().digest;
     let pinned = name(&format!("{}/app:1@{digest}", served.registry.host()));
     let pulled = client().pull(&pinned).to(&store).unwrap();
     assert_eq!(pulled.root.digest, digest);
@@ -275,7 +275,7 @@ fn the_next_run_resumes_from_what_is_there() {
 fn a_rotten_partial_file_costs_a_second_download() {
     let (served, image) = Served::with(&two_layers());
     let store = served.scratch.store("store");
-    let layer = served.store.image(&name("example.com/app:1")).unwrap().manifest().layers()[0].clone();
+    let layer = served.store.image(name("example.com/app:1")).unwrap().manifest().layers()[0].clone();
     store.resume(&layer).unwrap().append(&[0; 1000]).unwrap();
     let pulled = client().pull(&image).to(&store).unwrap();
     assert_same_blobs(&served.store, &store, &pulled.image);

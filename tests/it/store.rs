@@ -351,7 +351,7 @@ fn names_are_given_moved_and_taken() {
     assert!(failure(store.resolve(&app)).is_not_found());
     assert_eq!(store.tag(&app, &one).unwrap(), None);
     assert_eq!(store.tag(&app, &two).unwrap().map(|before| before.digest), Some(one.digest));
-    assert_eq!(store.resolve(&name("example.com/app:latest")).unwrap().digest, two.digest);
+    assert_eq!(store.resolve(name("example.com/app:latest")).unwrap().digest, two.digest);
     assert_eq!(store.entries().unwrap().count(), 1);
     assert_eq!(store.untag(&app).unwrap().digest, two.digest);
     assert!(failure(store.untag(&app)).is_not_found());
@@ -368,7 +368,7 @@ fn names_of_digests_are_found_by_tag_and_digest() {
     assert!(failure(store.resolve(&pinned)).is_not_found());
     store.tag(&name("example.com/app:2"), &blob).unwrap();
     assert_eq!(store.resolve(&pinned).unwrap().digest, blob.digest);
-    assert!(failure(store.resolve(&name(&format!("example.com/other@{}", blob.digest)))).is_not_found());
+    assert!(failure(store.resolve(name(&format!("example.com/other@{}", blob.digest)))).is_not_found());
     let other = Digest::sha256(b"other");
     assert_kind!(failure(store.tag(&name(&format!("a@{other}")), &blob)), ErrorKind::InvalidInput(_));
     let missing = Descriptor::of(MediaType::OCTET_STREAM, b"missing");
@@ -423,10 +423,10 @@ fn a_layout_of_another_tool_opens_as_it_stands() {
         ]
     );
     for found in ["app", "latest", "alpine:3.20", "redis:7", "canonical:1"] {
-        assert!(store.resolve(&name(found)).is_ok(), "{found}");
+        assert!(store.resolve(name(found)).is_ok(), "{found}");
     }
     assert!(store.resolve(verbatim("!strange!")).is_ok());
-    assert!(failure(store.resolve(&name("alpine"))).is_not_found());
+    assert!(failure(store.resolve(name("alpine"))).is_not_found());
     assert_eq!(contents(store.path()), before, "reading changes nothing");
 
     let columns = |name: &Name| {
@@ -438,13 +438,13 @@ fn a_layout_of_another_tool_opens_as_it_stands() {
 
     let before = fs::read_to_string(store.path().join("index.json")).unwrap();
     store.tag(&name("new:1"), &blob).unwrap();
-    store.untag(&name("new:1")).unwrap();
+    store.untag(name("new:1")).unwrap();
     let after = fs::read_to_string(store.path().join("index.json")).unwrap();
     let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     assert_eq!(parse(&after), parse(&before));
     assert!(after.contains("1e3"), "numbers stay as they were written");
     store.untag(verbatim("app")).unwrap();
-    assert!(failure(store.resolve(&name("app"))).is_not_found());
+    assert!(failure(store.resolve(name("app"))).is_not_found());
 }
 
 /// Case 106: one entry that cannot be read spoils no other.
@@ -467,10 +467,10 @@ fn a_corrupt_entry_is_an_error_of_its_own() {
     let images: Vec<_> = store.images().unwrap().collect();
     let outcome: Vec<bool> = images.iter().map(Result::is_ok).collect();
     assert_eq!(outcome, [false, false, false, true]);
-    assert!(store.image(&name("good")).is_ok());
+    assert!(store.image(name("good")).is_ok());
     for broken in ["", "{", "[]", "{\"manifests\": 7}", "\u{0}\u{0}"] {
         fs::write(store.path().join("index.json"), broken).unwrap();
-        assert_kind!(failure(store.resolve(&name("good"))), ErrorKind::InvalidDocument { .. });
+        assert_kind!(failure(store.resolve(name("good"))), ErrorKind::InvalidDocument { .. });
         assert_kind!(
             failure(store.tag(&name("new"), &store.write(MediaType::OCTET_STREAM, TEXT).unwrap())),
             ErrorKind::InvalidDocument { .. }
@@ -533,11 +533,11 @@ fn a_store_can_be_moved() {
     let scratch = Scratch::new();
     let store = scratch.store("here");
     two_layers().tag(&store, &name("app")).unwrap();
-    store.image(&name("app")).unwrap().unpacked_size().unwrap();
+    store.image(name("app")).unwrap().unpacked_size().unwrap();
     fs::rename(scratch.path("here"), scratch.path("there")).unwrap();
-    store.image(&name("app")).unwrap();
+    store.image(name("app")).unwrap();
     symlink(scratch.path("there"), scratch.path("link")).unwrap();
-    assert!(Store::open(scratch.path("link")).unwrap().image(&name("app")).unwrap().is_complete().unwrap());
+    assert!(Store::open(scratch.path("link")).unwrap().image(name("app")).unwrap().is_complete().unwrap());
 }
 
 #[test]
@@ -546,12 +546,12 @@ fn an_index_opens_as_the_image_for_the_platform() {
     let store = scratch.store("store");
     let root = Fixture::demo().tag(&store, &name("demo")).unwrap();
     for text in ["linux/amd64", "linux/arm64"] {
-        let image = store.image_for(&name("demo"), &platform(text)).unwrap();
+        let image = store.image_for(name("demo"), &platform(text)).unwrap();
         assert_eq!(image.platform(), Some(platform(text)));
         assert_eq!(image.root().digest, root.digest);
         assert!(image.is_complete().unwrap());
     }
-    let error = failure(store.image_for(&name("demo"), &platform("linux/s390x")));
+    let error = failure(store.image_for(name("demo"), &platform("linux/s390x")));
     assert_eq!(
         error.to_string(),
         "image docker.io/library/demo: no matching manifest for linux/s390x in the manifest list entries; \
@@ -564,12 +564,12 @@ fn without_the_hosts_image_the_one_that_is_there_opens() {
     let scratch = Scratch::new();
     let store = scratch.store("store");
     Fixture::demo().tag(&store, &name("demo")).unwrap();
-    let host = store.image(&name("demo")).unwrap();
+    let host = store.image(name("demo")).unwrap();
     fs::remove_file(blob_path(&store, &host.descriptor())).unwrap();
-    let other = store.image(&name("demo")).unwrap();
+    let other = store.image(name("demo")).unwrap();
     assert_ne!(other.platform(), host.platform());
     fs::remove_file(blob_path(&store, &other.descriptor())).unwrap();
-    assert!(failure(store.image(&name("demo"))).is_not_found());
+    assert!(failure(store.image(name("demo"))).is_not_found());
 }
 
 /// I9, I21: artifacts, and configurations that do not fit.

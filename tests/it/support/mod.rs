@@ -1,5 +1,7 @@
 //! What the tests share.
 
+#![cfg_attr(not(feature = "registry"), allow(dead_code, reason = "without a client there is less to test"))]
+
 pub mod tools;
 
 use std::collections::BTreeMap;

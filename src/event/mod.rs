@@ -8,13 +8,14 @@
 //! order in which they are listed at [`Event`]. An observer that takes long holds its transfer up. One that panics
 //! ends the operation: locks are released, and nothing half-done becomes visible.
 
+#[cfg(feature = "registry")]
+mod watch;
+
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -23,6 +24,9 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::reference::ImageReference;
+
+#[cfg(feature = "registry")]
+pub(crate) use watch::Watch;
 
 /// No pause is longer; an `Instant` has a largest value.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
@@ -184,45 +188,5 @@ impl Cancel {
     /// A poisoned lock still holds a plain flag.
     fn thrown(&self) -> MutexGuard<'_, bool> {
         self.0.thrown.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Who watches an operation: the caller's observer and switch, and a flag that ends the operation from inside.
-pub(crate) struct Watch<'a> {
-    pub(crate) observer: &'a dyn Observer,
-    pub(crate) cancel: Cancel,
-    pub(crate) stop: Arc<AtomicBool>,
-}
-
-impl<'a> Watch<'a> {
-    /// How long a pause goes on after the flag was set, at most.
-    const SLICE: Duration = Duration::from_millis(100);
-
-    pub(crate) fn new(observer: &'a dyn Observer, cancel: Cancel) -> Watch<'a> {
-        Watch { observer, cancel, stop: Arc::default() }
-    }
-
-    pub(crate) fn tell(&self, event: &Event<'_>) {
-        self.observer.event(event);
-    }
-
-    /// Fails if the operation is to end.
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(ErrorKind::Cancelled.into());
-        }
-        self.cancel.check()
-    }
-
-    /// Waits, unless the operation is to end.
-    pub(crate) fn sleep(&self, delay: Duration) -> Result<()> {
-        let mut left = delay.min(LONGEST_SLEEP);
-        while !left.is_zero() {
-            self.check()?;
-            let slice = left.min(Watch::SLICE);
-            self.cancel.sleep(slice)?;
-            left -= slice;
-        }
-        self.check()
     }
 }

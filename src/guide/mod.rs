@@ -1,0 +1,10 @@
+//! What does not fit beside the code.
+//!
+//! * [`design`]: why the crate is built as it is.
+//! * [`layout`]: how the files of a store lie, and what is promised of them.
+
+#[doc = include_str!("design.md")]
+pub mod design {}
+
+#[doc = include_str!("layout.md")]
+pub mod layout {}
