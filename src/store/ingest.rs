@@ -105,7 +105,12 @@ impl Store {
     }
 
     fn partial_dir(&self) -> Result<Dir> {
-        Ok(self.ours()?.make_dir(PARTIAL)?.0)
+        let ours = self.ours()?;
+        let (partial, made) = ours.make_dir(PARTIAL)?;
+        if made {
+            self.durability.sync_dir(&ours)?;
+        }
+        Ok(partial)
     }
 }
 

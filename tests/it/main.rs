@@ -12,6 +12,8 @@ mod auth;
 #[cfg(feature = "registry")]
 mod bad_input;
 #[cfg(feature = "registry")]
+mod crash;
+#[cfg(feature = "registry")]
 mod interop;
 #[cfg(feature = "registry")]
 mod pull;
