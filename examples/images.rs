@@ -4,6 +4,7 @@
 mod human;
 mod support;
 
+use std::collections::HashSet;
 use std::io;
 use std::io::Write;
 use std::process::ExitCode;
@@ -45,9 +46,10 @@ fn images() -> support::Result {
         match entry {
             Ok((name, image)) if selected(&options, &name) => rows.push(row(&name, image)),
             Ok(_) => {}
-            Err(error) => eprintln!("warning: {error}"),
+            Err(error) => support::warn(&error.to_string()),
         }
     }
+    drop_digests_of_tagged(&mut rows);
     rows.sort_by(|a, b| {
         let newest_first = b.created.cmp(&a.created);
         newest_first.then_with(|| a.repository.cmp(&b.repository)).then_with(|| a.tag.cmp(&b.tag))
@@ -91,11 +93,18 @@ fn selected(options: &Options, name: &Name) -> bool {
     spellings.iter().any(|spelling| filter.matches_with(spelling, exact))
 }
 
+/// An image that was pulled by tag and by digest is one row, the tag's.
+fn drop_digests_of_tagged(rows: &mut Vec<Row>) {
+    let key = |row: &Row| (row.repository.clone(), row.image.id());
+    let tagged: HashSet<_> = rows.iter().filter(|row| row.tag.is_some()).map(key).collect();
+    rows.retain(|row| row.tag.is_some() || row.repository.is_none() || !tagged.contains(&key(row)));
+}
+
 fn row(name: &Name, image: Image) -> Row {
     let (repository, tag) = name.columns();
     let created = image.config().and_then(|config| config.created()).ok().flatten();
     let size = match image.config() {
-        Ok(_) => image.unpacked_size().map_err(|error| eprintln!("warning: {name}: {error}")).ok(),
+        Ok(_) => image.unpacked_size().map_err(|error| support::warn(&format!("{name}: {error}"))).ok(),
         Err(_) => Some(image.size()),
     };
     Row { repository, tag, image, created, size }

@@ -120,6 +120,8 @@ fn registry(options: &Options, host: &str) -> support::Result<Registry> {
 fn in_dockers_words(image: &ImageReference, error: &Error) -> String {
     let name = image.familiar();
     match error.kind() {
+        // Of a layer, or of a token server, it would send the user after the wrong cause.
+        ErrorKind::Registry(refusal) if !refusal.url.contains("/manifests/") => error.to_string(),
         ErrorKind::Registry(refusal)
             if matches!(refusal.status, 401 | 403) || (refusal.status == 404 && refusal.has_code("NAME_UNKNOWN")) =>
         {

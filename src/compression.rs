@@ -130,45 +130,55 @@ impl<R: BufRead> Read for Decoder<R> {
 }
 
 /// gzip members one after another, with zero bytes allowed behind each (GNU tar pads to its record size).
-struct Members<R: BufRead> {
-    /// None while the next member is looked for.
-    member: Option<GzDecoder<R>>,
+enum Members<R: BufRead> {
+    In(GzDecoder<R>),
+    /// Behind a member: what follows is another, or zero bytes, or the end.
+    Between(R),
+    /// Only while the state changes.
+    Lost,
 }
 
 impl<R: BufRead> Members<R> {
     fn new(stream: R) -> Members<R> {
-        Members { member: Some(GzDecoder::new(stream)) }
+        Members::In(GzDecoder::new(stream))
+    }
+
+    /// Looks for the next member; false at the end.
+    fn go_on(&mut self) -> io::Result<bool> {
+        let Members::Between(stream) = self else { return Ok(true) };
+        loop {
+            // An error leaves the state as it is: whoever reads again looks again.
+            let available = stream.fill_buf()?;
+            if available.is_empty() {
+                return Ok(false);
+            }
+            let zeros = available.iter().take_while(|byte| **byte == 0).count();
+            let more = zeros < available.len();
+            stream.consume(zeros);
+            if more {
+                break;
+            }
+        }
+        if let Members::Between(stream) = std::mem::replace(self, Members::Lost) {
+            *self = Members::new(stream);
+        }
+        Ok(true)
     }
 }
 
 impl<R: BufRead> Read for Members<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(member) = &mut self.member {
+        while self.go_on()? {
+            let Members::In(member) = self else { break };
             let count = member.read(buffer)?;
             if count > 0 || buffer.is_empty() {
                 return Ok(count);
             }
-            self.member = match self.member.take() {
-                Some(ended) => next_member(ended.into_inner())?,
-                None => None,
-            };
+            if let Members::In(ended) = std::mem::replace(self, Members::Lost) {
+                *self = Members::Between(ended.into_inner());
+            }
         }
         Ok(0)
-    }
-}
-
-fn next_member<R: BufRead>(mut stream: R) -> io::Result<Option<GzDecoder<R>>> {
-    loop {
-        let available = stream.fill_buf()?;
-        if available.is_empty() {
-            return Ok(None);
-        }
-        let zeros = available.iter().take_while(|byte| **byte == 0).count();
-        let more = zeros < available.len();
-        stream.consume(zeros);
-        if more {
-            return Ok(Some(GzDecoder::new(stream)));
-        }
     }
 }
 
@@ -180,4 +190,53 @@ fn decode_error(error: io::Error) -> io::Error {
 
 fn invalid(reason: &str) -> io::Error {
     Error::from(ErrorKind::Compression { reason: reason.to_owned() }).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+    use std::io::Write;
+
+    use super::*;
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(content).unwrap();
+        gzip.finish().unwrap()
+    }
+
+    /// Gives one byte at a time, and is interrupted before each.
+    struct Interrupted<'a>(&'a [u8], bool);
+
+    impl Read for Interrupted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let most = buffer.len().min(1);
+            self.0.read(&mut buffer[..most])
+        }
+    }
+
+    /// Splitting and interrupting reads changes nothing, between members and at the end neither.
+    #[test]
+    fn interrupted_reads_lose_nothing() {
+        let stream = [gzip(b"one "), vec![0; 7], gzip(b"two "), gzip(b""), gzip(b"three"), vec![0; 5]].concat();
+        for capacity in [1, 2, 64] {
+            let reader = BufReader::with_capacity(capacity, Interrupted(&stream, false));
+            let mut content = Vec::new();
+            Decoder::new(reader, Bound::for_layer(100)).unwrap().read_to_end(&mut content).unwrap();
+            assert_eq!(content, b"one two three");
+        }
+    }
+
+    #[test]
+    fn kinds_are_told_by_their_first_bytes() {
+        assert_eq!(Compression::detect(b""), Compression::None);
+        assert_eq!(Compression::detect(&gzip(b"")), Compression::Gzip);
+        assert_eq!(Compression::detect(&[0x28, 0xb5, 0x2f, 0xfd]), Compression::Zstd);
+        assert_eq!(Compression::detect(&[0x5f, 0x2a, 0x4d, 0x18]), Compression::Zstd);
+        assert_eq!(Compression::detect(b"etc/passwd"), Compression::None);
+    }
 }

@@ -474,10 +474,14 @@ impl fmt::Display for ErrorKind {
             ),
             ErrorKind::NoMatchingPlatform { wanted, available } => {
                 write!(f, "no matching manifest for {wanted} in the manifest list entries")?;
-                for (n, platform) in available.iter().enumerate() {
+                for (n, platform) in available.iter().take(MAX_PLATFORMS).enumerate() {
+                    let platform = printable(&platform.to_string(), 60);
                     write!(f, "{}{platform}", if n == 0 { "; there are: " } else { ", " })?;
                 }
-                Ok(())
+                match available.len().saturating_sub(MAX_PLATFORMS) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
             }
             ErrorKind::Compression { reason } => write!(f, "invalid compressed data: {reason}"),
             ErrorKind::LimitExceeded { limit, maximum } => write!(f, "limit exceeded: {limit}, at most {maximum}"),
@@ -504,6 +508,9 @@ impl<T> Context<T> for Result<T, Error> {
         self.map_err(|error| error.context(step()))
     }
 }
+
+/// How many platforms a message lists.
+const MAX_PLATFORMS: usize = 20;
 
 /// Text from outside, fit for a terminal and a log: one line, no control characters, at most `most` characters.
 pub(crate) fn printable(text: &str, most: usize) -> String {

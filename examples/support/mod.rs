@@ -19,7 +19,7 @@ pub fn run(example: fn() -> Result) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {}", error.to_string().replace(['\n', '\r'], " "));
+            let _ = writeln!(io::stderr(), "error: {}", printable(&error.to_string()));
             ExitCode::FAILURE
         }
     }
@@ -73,6 +73,16 @@ pub fn print(text: &str) -> Result {
     Ok(writeln!(io::stdout(), "{text}")?)
 }
 
+/// Says on stderr what went wrong and is no reason to stop.
+pub fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "warning: {}", printable(text));
+}
+
+/// Names in a layout come from anywhere: a terminal must not take them for commands.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 /// Prints rows as Docker does: columns of ten cells at least, three between.
 pub fn print_table(rows: &[Vec<String>]) -> io::Result<()> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -80,7 +90,7 @@ pub fn print_table(rows: &[Vec<String>]) -> io::Result<()> {
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut out = io::BufWriter::new(io::stdout().lock());
     for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{:<width$}", printable(cell)));
         let line: String = cells.collect();
         writeln!(out, "{}", line.trim_end())?;
     }

@@ -69,6 +69,11 @@ impl Dir {
 
     /// The regular file `name`, to be read.
     pub(crate) fn file(&self, name: &str) -> Result<File> {
+        Ok(self.file_and_size(name)?.0)
+    }
+
+    /// The same, and its size in bytes.
+    pub(crate) fn file_and_size(&self, name: &str) -> Result<(File, u64)> {
         let path = self.path.join(name);
         let fd = rustix::fs::openat(&self.fd, name, FILE | OFlags::RDONLY, Mode::empty())
             .map_err(|e| read_error(&path, e))?;
@@ -80,7 +85,7 @@ impl Dir {
         let path = self.path.join(name);
         let fd = rustix::fs::openat(&self.fd, name, FILE | OFlags::RDWR | OFlags::CREATE, FILE_MODE)
             .map_err(|e| write_error(&path, e))?;
-        regular(fd, &path)
+        Ok(regular(fd, &path)?.0)
     }
 
     /// A new file `name`; fails if something is there.
@@ -93,9 +98,8 @@ impl Dir {
 
     /// The content of the regular file `name`, if it has at most `maximum` bytes.
     pub(crate) fn read(&self, name: &str, limit: Limit, maximum: u64) -> Result<Vec<u8>> {
-        let file = self.file(name)?;
+        let (file, size) = self.file_and_size(name)?;
         let fail = |error| Error::io("read", &self.path.join(name), error);
-        let size = file.metadata().map_err(fail)?.len();
         if size > maximum {
             return Err(Error::limit(limit, maximum));
         }
@@ -156,12 +160,12 @@ pub(crate) fn is_file_of(stat: &Stat, size: u64) -> bool {
     FileType::from_raw_mode(stat.st_mode).is_file() && u64::try_from(stat.st_size) == Ok(size)
 }
 
-fn regular(fd: OwnedFd, path: &Path) -> Result<File> {
+fn regular(fd: OwnedFd, path: &Path) -> Result<(File, u64)> {
     let stat = rustix::fs::fstat(&fd).map_err(|e| read_error(path, e))?;
     if !FileType::from_raw_mode(stat.st_mode).is_file() {
         return Err(Error::io("open", path, io::Error::new(io::ErrorKind::InvalidData, "not a regular file")));
     }
-    Ok(File::from(fd))
+    Ok((File::from(fd), u64::try_from(stat.st_size).unwrap_or(0)))
 }
 
 fn read_error(path: &Path, error: Errno) -> Error {

@@ -234,22 +234,11 @@ impl Image {
     ///
     /// [`ErrorKind::Io`] if the operating system refuses to say.
     pub fn is_complete(&self) -> Result<bool> {
-        let manifest = &self.parts.manifest;
-        for blob in [manifest.config()].into_iter().chain(manifest.layers()) {
-            if !self.store.contains(blob)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        self.store.is_whole(&self.parts.manifest)
     }
 
     /// Fails if the configuration says that the image does not run on `platform`.
     pub(crate) fn check_platform(&self, wanted: &Platform) -> Result<()> {
-        match self.platform() {
-            Some(found) if !wanted.runs(&found) => {
-                Err(ErrorKind::NoMatchingPlatform { wanted: wanted.clone(), available: vec![found] }.into())
-            }
-            _ => Ok(()),
-        }
+        self.parts.config.as_ref().map_or(Ok(()), |config| config.check_platform(wanted))
     }
 }

@@ -15,17 +15,22 @@ const MAX_DEPTH: u64 = 4;
 /// How many nested indexes are read in search of a platform.
 const MAX_NESTED: u64 = 16;
 
-/// The manifest for `platform` that `root` leads to. `read` gets the documents that an index points to.
+/// Gets the document that an index points to.
+type Read<'a> = &'a mut dyn FnMut(&Descriptor) -> Result<Root>;
+/// Says what an image runs on by its configuration's word, if that says anything.
+type PlatformOf<'a> = &'a mut dyn FnMut(&Manifest) -> Result<Option<Platform>>;
+
+/// The manifest for `platform` that `root` leads to.
 ///
-/// Entries that name the platform come first, then those that name none, in their order; indexes are followed.
-/// A root that is a manifest is the answer, whatever its platform: only its configuration knows.
-pub(crate) fn choose(
-    root: Root,
-    platform: &Platform,
-    read: &mut dyn FnMut(&Descriptor) -> Result<Root>,
-) -> Result<Manifest> {
-    let mut search = Search { platform, read, nested: 0, seen: Vec::new() };
-    let found = search.find(root, 0)?;
+/// Entries that name the platform come first, then those that name none, in their order: of these the configuration
+/// decides. Indexes are followed. A root that is a manifest is the answer, whatever its platform.
+pub(crate) fn choose(root: Root, platform: &Platform, read: Read<'_>, platform_of: PlatformOf<'_>) -> Result<Manifest> {
+    let root = match root {
+        Root::Manifest(manifest) => return Ok(manifest),
+        index => index,
+    };
+    let mut search = Search { platform, read, platform_of, nested: 0, seen: Vec::new() };
+    let found = search.find(root, true, 0)?;
     found.ok_or_else(|| {
         let available = search.seen;
         ErrorKind::NoMatchingPlatform { wanted: platform.clone(), available }.into()
@@ -34,16 +39,18 @@ pub(crate) fn choose(
 
 struct Search<'a> {
     platform: &'a Platform,
-    read: &'a mut dyn FnMut(&Descriptor) -> Result<Root>,
+    read: Read<'a>,
+    platform_of: PlatformOf<'a>,
     nested: u64,
     /// The platforms that were met, for the error.
     seen: Vec<Platform>,
 }
 
 impl Search<'_> {
-    fn find(&mut self, root: Root, depth: u64) -> Result<Option<Manifest>> {
+    /// `known`: whether whoever pointed to the document said that it is for the platform.
+    fn find(&mut self, root: Root, known: bool, depth: u64) -> Result<Option<Manifest>> {
         let index = match root {
-            Root::Manifest(manifest) => return Ok(Some(manifest)),
+            Root::Manifest(manifest) => return self.check(manifest, known),
             Root::Index(index) => index,
         };
         if depth >= MAX_DEPTH {
@@ -60,6 +67,19 @@ impl Search<'_> {
         Ok(None)
     }
 
+    fn check(&mut self, manifest: Manifest, known: bool) -> Result<Option<Manifest>> {
+        if known {
+            return Ok(Some(manifest));
+        }
+        match (self.platform_of)(&manifest)? {
+            Some(found) if !self.platform.runs(&found) => {
+                self.seen.push(found);
+                Ok(None)
+            }
+            _ => Ok(Some(manifest)),
+        }
+    }
+
     fn follow(&mut self, entry: &Descriptor, depth: u64) -> Result<Option<Manifest>> {
         if entry.media_type.is_index() {
             self.nested += 1;
@@ -68,6 +88,6 @@ impl Search<'_> {
             }
         }
         let root = (self.read)(entry)?;
-        self.find(root, depth + 1)
+        self.find(root, entry.platform.is_some(), depth + 1)
     }
 }

@@ -260,6 +260,22 @@ impl Config {
             .map_err(|error| Error::invalid_document("configuration", error))
     }
 
+    /// Fails if the configuration says that the image does not run on `wanted`. A variant that it does not name, as many
+    /// do not, may be any; of Windows' versions it says nothing here.
+    pub(crate) fn check_platform(&self, wanted: &Platform) -> Result<()> {
+        let Some(found) = self.platform() else { return Ok(()) };
+        let of_any_variant = |found: &Platform| {
+            wanted.preferences().any(|p| p.os() == found.os() && p.architecture() == found.architecture())
+        };
+        let unsaid = self.fields.variant.as_deref().unwrap_or_default().is_empty();
+        let without_version =
+            Platform::with_variant(wanted.os(), wanted.architecture(), wanted.variant().unwrap_or_default());
+        if without_version.runs(&found) || (unsaid && of_any_variant(&found)) {
+            return Ok(());
+        }
+        Err(ErrorKind::NoMatchingPlatform { wanted: wanted.clone(), available: vec![found] }.into())
+    }
+
     /// Checks that the configuration belongs to a manifest with this many layers (image-spec, config.md).
     pub(crate) fn check_layers(&self, count: usize) -> Result<()> {
         let found = self.diff_ids()?.len();

@@ -63,6 +63,7 @@ impl Manifest {
         if layers.len() > MAX_LAYERS {
             return Err(Error::limit(Limit::Layers, MAX_LAYERS as u64));
         }
+        refuse_two_sizes(layers.iter().chain([&config]))?;
         let annotations = annotations.unwrap_or_default();
         Ok(Manifest { bytes: Bytes(bytes), digest, media_type, config, layers, subject, artifact_type, annotations })
     }
@@ -129,4 +130,15 @@ impl Manifest {
         oci_spec::image::ImageManifest::from_reader(self.raw())
             .map_err(|error| Error::invalid_document("manifest", error))
     }
+}
+
+/// One of two sizes for one digest is a lie.
+fn refuse_two_sizes<'a>(blobs: impl Iterator<Item = &'a Descriptor>) -> Result<()> {
+    let mut sizes = BTreeMap::new();
+    for blob in blobs {
+        if *sizes.entry(blob.digest).or_insert(blob.size) != blob.size {
+            return Err(Error::invalid_document("manifest", format!("two sizes for {}", blob.digest)));
+        }
+    }
+    Ok(())
 }

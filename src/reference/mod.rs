@@ -174,13 +174,18 @@ impl ImageReference {
         self.host == DEFAULT_HOST && self.repository == "library/scratch"
     }
 
+    /// Whether an official image's name can stand without `library/`.
+    fn parses_alone(&self, name: &str) -> bool {
+        if self.tag.is_some() { !parse::is_transport(name) } else { !parse::is_identifier(name) }
+    }
+
     /// What of host and repository the familiar spelling writes: as little as still parses to this name.
     fn familiar_parts(&self) -> (Option<&str>, &str) {
         if self.host != DEFAULT_HOST {
             return (Some(&self.host), &self.repository);
         }
         match self.repository.strip_prefix(OFFICIAL) {
-            Some(name) if !name.contains('/') && (self.tag.is_some() || !parse::is_identifier(name)) => (None, name),
+            Some(name) if !name.contains('/') && self.parses_alone(name) => (None, name),
             _ if parse::begins_with_host(&self.repository) => (Some(&self.host), &self.repository),
             _ => (None, &self.repository),
         }

@@ -30,7 +30,8 @@ pub(super) fn reference(text: &str) -> Result<ImageReference, ParseReferenceErro
         return fail(0, Problem::Identifier);
     }
     check_characters(text)?;
-    if text.contains("://") || text.split_once(':').is_some_and(|(first, _)| TRANSPORTS.contains(&first)) {
+    let transport = |(first, rest): (&str, &str)| is_transport(first) && !rest.contains('/');
+    if text.contains("://") || text.split_once(':').is_some_and(transport) {
         return fail(0, Problem::Scheme);
     }
     let (rest, digest) = split_digest(text)?;
@@ -44,6 +45,11 @@ pub(super) fn reference(text: &str) -> Result<ImageReference, ParseReferenceErro
         return fail(MAX_NAME, Problem::RepositoryTooLong);
     }
     Ok(ImageReference { tag: tag.map(str::to_owned), digest, ..normalise(text, host, path)? })
+}
+
+/// Whether other tools would take this for the place of an image rather than for its name.
+pub(super) fn is_transport(name: &str) -> bool {
+    TRANSPORTS.contains(&name)
 }
 
 /// 64 hexadecimal digits: how an id looks.

@@ -90,8 +90,7 @@ impl Download {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let count = read_once(&mut body, &mut buffer[..most])?;
         if count == 0 && most > 0 {
-            let reason = format!("it ended after {} of {} bytes", self.offset, self.blob.size);
-            return Err(ErrorKind::Network { host: self.repository.origin.authority(), reason }.into());
+            return self.fault(&format!("it ended after {} of {} bytes", self.offset, self.blob.size));
         }
         self.offset += count as u64;
         self.body = Some(body);
@@ -109,55 +108,68 @@ impl Download {
     }
 
     fn open(&mut self, watch: &Watch<'_>) -> Result<Body> {
-        let url = self.repository.blob_url(self.blob.digest);
-        let mut request = Request { expected: self.blob.size - self.offset, ..Request::get(url) };
-        let ask_for_rest = self.offset > 0 && !self.whole_only;
-        if ask_for_rest {
-            // Only where it is needed: some registries refuse any request with it.
-            request = request.header("range", format!("bytes={}-", self.offset));
-        }
-        let response = self.repository.registry.send(request, &self.repository.purpose, watch)?;
-        match response.status() {
-            200 => self.accept_whole(response),
-            206 if ask_for_rest => self.accept_rest(response),
-            416 if ask_for_rest => {
-                self.whole_only = true;
-                self.unusable("the registry has no such range")
+        if self.offset > 0 && !self.whole_only {
+            if let Some(body) = self.open_rest(watch)? {
+                return Ok(body);
             }
+            // What this registry answers to a request for a part is no use. It is asked for the whole instead.
+            self.whole_only = true;
+        }
+        let response = self.send(None, watch)?;
+        match response.status() {
+            200 => self.accept_whole(response, watch),
             _ => Err(refusal(response)),
         }
     }
 
-    fn accept_whole(&mut self, response: Response) -> Result<Body> {
+    /// The rest of the blob, or the whole; none if the answer is neither.
+    fn open_rest(&mut self, watch: &Watch<'_>) -> Result<Option<Body>> {
+        let response = self.send(Some(self.offset), watch)?;
+        match response.status() {
+            200 => self.accept_whole(response, watch).map(Some),
+            206 => self.accept_rest(response),
+            416 => Ok(None),
+            _ => Err(refusal(response)),
+        }
+    }
+
+    fn send(&self, start: Option<u64>, watch: &Watch<'_>) -> Result<Response> {
+        let url = self.repository.blob_url(self.blob.digest);
+        // All of it, because all of it may come.
+        let mut request = Request { expected: self.blob.size, ..Request::get(url) };
+        if let Some(start) = start {
+            // Only where it is needed: some registries refuse any request with it.
+            request = request.header("range", format!("bytes={start}-"));
+        }
+        self.repository.registry.send(request, &self.repository.purpose, watch)
+    }
+
+    fn accept_whole(&mut self, response: Response, watch: &Watch<'_>) -> Result<Body> {
         let length = response.content_length();
         self.bounded = length.is_some();
         if let Some(found) = length.filter(|found| *found != self.blob.size) {
             return self.size_mismatch(found);
         }
         let mut body = response.into_body();
-        skip(&mut body, self.offset)?;
+        skip(&mut body, self.offset, watch)?;
         Ok(body)
     }
 
-    fn accept_rest(&mut self, response: Response) -> Result<Body> {
-        let range = response.header("content-range").and_then(parse_range);
-        match range {
-            Some((start, total)) if start == self.offset => {
-                if let Some(found) = total.filter(|total| *total != self.blob.size) {
-                    return self.size_mismatch(found);
-                }
-                let rest = self.blob.size - self.offset;
-                let length = response.content_length();
-                self.bounded = length.is_some();
-                match length {
-                    Some(found) if found != rest => self.size_mismatch(self.offset.saturating_add(found)),
-                    _ => Ok(response.into_body()),
-                }
-            }
-            _ => {
-                self.whole_only = true;
-                self.unusable("the registry answered with another range than was asked for")
-            }
+    fn accept_rest(&mut self, response: Response) -> Result<Option<Body>> {
+        let Some((start, total)) = response.header("content-range").and_then(parse_range) else { return Ok(None) };
+        if start != self.offset {
+            return Ok(None);
+        }
+        if let Some(found) = total.filter(|total| *total != self.blob.size) {
+            return self.size_mismatch(found);
+        }
+        let rest = self.blob.size - self.offset;
+        let length = response.content_length();
+        // A part of the rest is allowed too (RFC 9110, section 15.3.7); what then follows is asked for when it ends.
+        self.bounded = length == Some(rest);
+        match length {
+            Some(found) if found > rest => self.size_mismatch(self.offset.saturating_add(found)),
+            _ => Ok(Some(response.into_body())),
         }
     }
 
@@ -173,12 +185,11 @@ impl Download {
         if self.all_failures > MAX_FAILURES {
             return Err(error);
         }
-        let Repository { registry, origin, .. } = &self.repository;
-        registry.pause(origin, watch, Some(&self.blob), self.failures, error)
+        self.repository.registry.pause(watch, Some(&self.blob), self.failures, error)
     }
 
     /// A fault that another request may get around.
-    fn unusable<T>(&self, reason: &str) -> Result<T> {
+    fn fault<T>(&self, reason: &str) -> Result<T> {
         let host = self.repository.origin.authority();
         Err(ErrorKind::Network { host, reason: reason.to_owned() }.into())
     }
@@ -203,10 +214,11 @@ fn read_once(body: &mut Body, buffer: &mut [u8]) -> Result<usize> {
     }
 }
 
-fn skip(body: &mut Body, bytes: u64) -> Result<()> {
+fn skip(body: &mut Body, bytes: u64, watch: &Watch<'_>) -> Result<()> {
     let mut left = bytes;
     let mut buffer = [0; SKIP];
     while left > 0 {
+        watch.check()?;
         let most = usize::try_from(left).unwrap_or(SKIP).min(SKIP);
         match read_once(body, &mut buffer[..most])? {
             0 => return Ok(()),

@@ -54,8 +54,11 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
 
 /// Whether trying again may mend an error. A host that never answered is not asked twice: its name is most likely
 /// misspelt, and whoever waits wants to know.
-pub(super) fn may_pass(error: &Error, reached: bool) -> bool {
-    error.is_retryable() && (reached || !matches!(error.kind(), ErrorKind::Connect { .. }))
+pub(super) fn may_pass(error: &Error, has_reached: impl FnOnce(&str) -> bool) -> bool {
+    match error.kind() {
+        ErrorKind::Connect { host, .. } | ErrorKind::TimedOut { host, which: "connect" } => has_reached(host),
+        _ => error.is_retryable(),
+    }
 }
 
 /// Reads at most `limit` bytes; one more is too many.

@@ -25,6 +25,9 @@ const MAX_REDIRECTS: u64 = 6;
 const MAX_HEADERS: usize = 64 << 10;
 const BUFFER: usize = 128 << 10;
 
+/// No limit is longer: an `Instant` has a largest value, and sizes come from outside.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// A text that nothing prints.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Secret(String);
@@ -59,7 +62,7 @@ pub(super) struct Timeouts {
 
 impl Timeouts {
     fn deadline(&self, bytes: u64) -> Duration {
-        self.total.saturating_add(Duration::from_secs(bytes / self.slowest.max(1)))
+        self.total.saturating_add(Duration::from_secs(bytes / self.slowest.max(1))).min(LONGEST)
     }
 }
 
@@ -175,8 +178,8 @@ pub(super) struct Http {
     /// The proxy for encrypted connections; plain ones are made directly.
     proxy: Option<ureq::Proxy>,
     timeouts: Timeouts,
-    /// The origins that have answered.
-    reached: Mutex<HashSet<Origin>>,
+    /// The hosts that have answered, with their ports.
+    reached: Mutex<HashSet<String>>,
 }
 
 /// Which proxy encrypted connections go through.
@@ -185,6 +188,27 @@ pub(super) enum ProxyChoice {
     Direct,
     Environment,
     Url(Secret),
+}
+
+impl ProxyChoice {
+    /// A proxy that was asked for and cannot be used is an error: connections must not go around it.
+    fn find(&self) -> Result<Option<ureq::Proxy>> {
+        let unusable = |whose: &str| Error::invalid_input(format!("{whose} is no address of an http or https proxy"));
+        let (proxy, whose) = match self {
+            ProxyChoice::Direct => return Ok(None),
+            ProxyChoice::Url(url) => (ureq::Proxy::new(url.reveal()).ok(), "the proxy's address"),
+            ProxyChoice::Environment if !is_proxy_in_environment() => return Ok(None),
+            ProxyChoice::Environment => (ureq::Proxy::try_from_env(), "the environment's proxy"),
+        };
+        let speaks_http =
+            |proxy: &ureq::Proxy| matches!(proxy.protocol(), ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https);
+        proxy.filter(speaks_http).map(Some).ok_or_else(|| unusable(whose))
+    }
+}
+
+fn is_proxy_in_environment() -> bool {
+    let names = ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+    names.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 impl Http {
@@ -196,29 +220,21 @@ impl Http {
             .user_agent(user_agent)
             .accept("")
             .accept_encoding("identity")
-            .timeout_resolve(Some(timeouts.connect))
-            .timeout_connect(Some(timeouts.connect))
-            .timeout_per_read(Some(timeouts.idle))
-            .timeout_per_write(Some(timeouts.idle))
+            .timeout_resolve(Some(timeouts.connect.min(LONGEST)))
+            .timeout_connect(Some(timeouts.connect.min(LONGEST)))
+            .timeout_per_read(Some(timeouts.idle.min(LONGEST)))
+            .timeout_per_write(Some(timeouts.idle.min(LONGEST)))
             .max_response_header_size(MAX_HEADERS)
             .input_buffer_size(BUFFER)
             .output_buffer_size(16 << 10)
             .max_idle_connections_per_host(8)
             .build();
-        let proxy = match proxy {
-            ProxyChoice::Direct => None,
-            ProxyChoice::Environment => ureq::Proxy::try_from_env(),
-            ProxyChoice::Url(url) => {
-                let proxy = ureq::Proxy::new(url.reveal());
-                Some(proxy.map_err(|_| Error::invalid_input("the proxy's address is invalid"))?)
-            }
-        };
-        Ok(Http { agent: config.into(), proxy, timeouts, reached: Mutex::default() })
+        Ok(Http { agent: config.into(), proxy: proxy.find()?, timeouts, reached: Mutex::default() })
     }
 
-    /// Whether this origin has ever answered.
-    pub(super) fn has_reached(&self, origin: &Origin) -> bool {
-        self.reached.lock().unwrap_or_else(PoisonError::into_inner).contains(origin)
+    /// Whether this host, with its port, has ever answered.
+    pub(super) fn has_reached(&self, host: &str) -> bool {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).contains(host)
     }
 
     /// Sends a request and follows redirects as far as it allows. Credentials stay with the request's origin.
@@ -254,7 +270,7 @@ impl Http {
             configured = configured.proxy(self.proxy.clone());
         }
         let inner = self.agent.run(configured.build()).map_err(|error| fault(error, &url.origin, Phase::Request))?;
-        self.reached.lock().unwrap_or_else(PoisonError::into_inner).insert(url.origin.clone());
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).insert(url.origin.authority());
         Ok(Response { method: request.method, url: url.clone(), inner })
     }
 }

@@ -66,6 +66,7 @@ use http::Secret;
 use http::Timeouts;
 use url::Origin;
 
+use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::printable;
@@ -141,7 +142,7 @@ impl Registry {
     }
 
     /// Does something until it succeeds, fails for good, or the policy has had enough. Pauses are told to `watch`.
-    fn retrying<T>(&self, origin: &Origin, watch: &Watch<'_>, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    fn retrying<T>(&self, watch: &Watch<'_>, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         let mut failures = 0;
         loop {
             watch.check()?;
@@ -149,22 +150,15 @@ impl Registry {
                 Ok(result) => return Ok(result),
                 Err(error) => {
                     failures += 1;
-                    self.pause(origin, watch, None, failures, error)?;
+                    self.pause(watch, None, failures, error)?;
                 }
             }
         }
     }
 
     /// Waits before the next attempt, or fails with `error` if there is to be none.
-    fn pause(
-        &self,
-        origin: &Origin,
-        watch: &Watch<'_>,
-        blob: Option<&crate::descriptor::Descriptor>,
-        attempt: u32,
-        error: Error,
-    ) -> Result<()> {
-        if !fault::may_pass(&error, self.0.http.has_reached(origin)) {
+    fn pause(&self, watch: &Watch<'_>, blob: Option<&Descriptor>, attempt: u32, error: Error) -> Result<()> {
+        if !fault::may_pass(&error, |host| self.0.http.has_reached(host)) {
             return Err(error);
         }
         let Some(delay) = self.0.retry.delay(&Failure::new(attempt, &error)) else {
@@ -216,7 +210,8 @@ impl Shared {
             return Origin::new(false, host);
         }
         let https = Origin::new(true, host)?;
-        if https.is_loopback() && !listed(&self.https) { Origin::new(false, host) } else { Ok(https) }
+        let exact = !https.host.ends_with('.') && !https.host.ends_with(".localhost");
+        if https.is_loopback() && exact && !listed(&self.https) { Origin::new(false, host) } else { Ok(https) }
     }
 }
 
@@ -387,6 +382,7 @@ mod tests {
             ("127.8.9.1:5000", "http://127.8.9.1:5000"),
             ("[::1]:5000", "http://[::1]:5000"),
             ("localhost.evil.com", "https://localhost.evil.com"),
+            ("evil.localhost", "https://evil.localhost"),
             ("127.0.0.1.evil.com", "https://127.0.0.1.evil.com"),
             ("128.0.0.1", "https://128.0.0.1"),
             ("registry.test:5000", "http://registry.test:5000"),

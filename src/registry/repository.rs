@@ -130,6 +130,11 @@ impl Repository {
             return Err(ErrorKind::DigestMismatch { expected: *expected, found }.into());
         }
         let known = media_type.filter(|media_type| media_type.is_manifest() || media_type.is_index());
+        // What was asked for by digest is that, whichever other names the registry has for it.
+        let digest = match identifier {
+            Identifier::Digest(digest) => Some(*digest),
+            Identifier::Tag(_) => digest,
+        };
         Ok(match (known, digest, response.content_length()) {
             (Some(media_type), Some(digest), Some(size)) => {
                 Some(Descriptor::new(MediaType::from(media_type.essence()), digest, size))
@@ -200,7 +205,7 @@ impl Repository {
 
     /// Sends a request until its answer can be read.
     fn request<T>(&self, request: Request, watch: &Watch<'_>, read: impl Fn(Response) -> Result<T>) -> Result<T> {
-        let answered = self.registry.retrying(&self.origin, watch, || {
+        let answered = self.registry.retrying(watch, || {
             let response = self.registry.send(request.clone(), &self.purpose, watch)?;
             read(response)
         });

@@ -51,7 +51,10 @@ impl Origin {
     /// Whether the host is this machine by its own word: `localhost` or a loopback address, and nothing that only
     /// begins so.
     pub(super) fn is_loopback(&self) -> bool {
-        self.host == "localhost" || self.address().is_some_and(|address| address.is_loopback())
+        let name = self.host.trim_end_matches('.');
+        name == "localhost"
+            || name.ends_with(".localhost")
+            || self.address().is_some_and(|address| address.is_loopback())
     }
 
     /// Whether the host is an address that no public service has: this machine's, the local link's (where clouds
@@ -161,7 +164,9 @@ pub(super) fn may_redirect(from: &Origin, to: &Origin) -> Result<()> {
     if from.https && !to.https {
         return Err(protocol(format!("{from} redirects to {to}, which is not encrypted")));
     }
-    if to.is_local_address() && !from.is_local_address() {
+    // A loopback registry may well send its clients to another loopback service; to the link only within one host.
+    let neighbours = from.is_loopback() && to.is_loopback();
+    if to.is_local_address() && to.host != from.host && !neighbours {
         return Err(protocol(format!("{from} redirects to {to}, a local address")));
     }
     Ok(())
@@ -278,6 +283,9 @@ mod tests {
             ("https://example.com/", "https://[::ffff:169.254.169.254]/"),
             ("https://example.com/", "https://[fe80::1]/"),
             ("http://10.0.0.1/", "http://0.0.0.0/"),
+            ("https://example.com/", "https://localhost./"),
+            ("https://example.com/", "https://x.LOCALHOST/"),
+            ("http://127.0.0.1/", "http://169.254.169.254/"),
         ] {
             assert!(may_redirect(&url(from).origin, &url(to).origin).is_err(), "{from} {to}");
         }

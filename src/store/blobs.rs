@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::io::Read;
 
+use super::Durability;
 use super::Store;
 use super::layout::BLOBS;
 
@@ -12,6 +13,7 @@ use crate::digest::Algorithm;
 use crate::digest::Digest;
 use crate::error::Context;
 use crate::error::Error;
+use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::dir::Dir;
@@ -76,7 +78,7 @@ impl Store {
         for algorithm in Algorithm::ALL {
             let Some(dir) = self.existing_blobs_dir(algorithm)? else { continue };
             let names = dir.names()?;
-            found.extend(names.into_iter().filter_map(move |name| blob_size(&dir, algorithm, &name).transpose()));
+            found.extend(names.into_iter().filter_map(|name| blob_size(dir, algorithm, &name).transpose()));
         }
         Ok(found.into_iter())
     }
@@ -96,7 +98,7 @@ impl Store {
     pub(crate) fn write_as(&self, promise: &Descriptor, content: &[u8]) -> Result<()> {
         crate::verify::check(promise, content)?;
         if self.contains(promise)? && self.read(promise).is_ok_and(|found| found == content) {
-            return Ok(());
+            return self.settle(promise);
         }
         let mut writer = self.writer(promise.digest.algorithm())?;
         writer.append(content)?;
@@ -110,27 +112,41 @@ impl Store {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the operating system refuses to say.
     pub fn size_of(&self, digest: Digest) -> Result<Option<u64>> {
         let Some(dir) = self.existing_blobs_dir(digest.algorithm())? else { return Ok(None) };
-        Ok(blob_size(&dir, digest.algorithm(), &digest.hex().to_string())?.map(|(_, size)| size))
+        Ok(blob_size(dir, digest.algorithm(), &digest.hex().to_string())?.map(|(_, size)| size))
+    }
+
+    /// Brings a blob that is there to the disk, whoever wrote it and with whatever durability: what is relied on is
+    /// promised anew. Costs little where it is there already.
+    pub(crate) fn settle(&self, blob: &Descriptor) -> Result<()> {
+        if self.durability == Durability::None {
+            return Ok(());
+        }
+        let dir = self.blobs_dir(blob.digest.algorithm())?;
+        self.durability.sync_file(&self.open_blob(blob)?, &dir)?;
+        self.durability.sync_dir(&dir)
     }
 
     /// The file of the blob, in its promised size and not verified.
     pub(crate) fn open_blob(&self, blob: &Descriptor) -> Result<File> {
         let missing = || Error::not_found(format!("blob {}", blob.digest));
         let dir = self.existing_blobs_dir(blob.digest.algorithm())?.ok_or_else(missing)?;
-        let file = dir
-            .file(&blob.digest.hex().to_string())
-            .map_err(|error| if error.is_not_found() { missing() } else { error })?;
-        let found = file.metadata().map_err(|error| Error::io("read", dir.path(), error))?.len();
+        let opened = dir.file_and_size(&blob.digest.hex().to_string());
+        let (file, found) = opened.map_err(|error| if error.is_not_found() { missing() } else { error })?;
         if found != blob.size {
-            let kind = crate::error::ErrorKind::SizeMismatch { expected: blob.size, found };
-            return Err(Error::from(kind).context(format!("blob {}", blob.digest)));
+            let error = Error::from(ErrorKind::SizeMismatch { expected: blob.size, found });
+            return Err(error.context(format!("blob {}", blob.digest)));
         }
         Ok(file)
     }
 
-    fn existing_blobs_dir(&self, algorithm: Algorithm) -> Result<Option<Dir>> {
-        match self.dir.dir(BLOBS)?.dir(algorithm.name()) {
-            Ok(dir) => Ok(Some(dir)),
+    /// The folder of the blobs of one algorithm, if it is there. It is opened once, like the store itself.
+    fn existing_blobs_dir(&self, algorithm: Algorithm) -> Result<Option<&Dir>> {
+        let folder = &self.shared.blobs[algorithm as usize];
+        if let Some(dir) = folder.get() {
+            return Ok(Some(dir));
+        }
+        match self.dir().dir(BLOBS)?.dir(algorithm.name()) {
+            Ok(dir) => Ok(Some(folder.get_or_init(|| dir))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }

@@ -20,6 +20,9 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
 
+/// The most bytes of facts that are read at once; some 700,000 layers.
+const MAX_FACTS: u64 = 64 << 20;
+
 /// The facts that this process has read so far, and how far into the file that is.
 #[derive(Debug, Default)]
 pub(super) struct Facts(Mutex<Known>);
@@ -33,7 +36,7 @@ struct Known {
 impl Store {
     /// The unpacked size in bytes of the layer with this diff id, if it was ever counted.
     pub(crate) fn known_size(&self, diff_id: Digest) -> Option<u64> {
-        let mut facts = self.facts.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut facts = self.shared.facts.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !facts.sizes.contains_key(&diff_id) {
             // A file that is missing or cannot be read knows nothing.
             let _ = self.read_facts(&mut facts);
@@ -45,23 +48,26 @@ impl Store {
     pub(crate) fn keep_size(&self, diff_id: Digest, size: u64) {
         let line = format!("{diff_id} {size}\n");
         let _ = self.append_fact(&line);
-        self.facts.0.lock().unwrap_or_else(PoisonError::into_inner).sizes.insert(diff_id, size);
+        self.shared.facts.0.lock().unwrap_or_else(PoisonError::into_inner).sizes.insert(diff_id, size);
     }
 
     fn append_fact(&self, line: &str) -> Result<()> {
         let ours = self.ours()?;
         let mut file = ours.file_to_write(FACTS)?;
         let fail = |error| Error::io("write", &ours.path().join(FACTS), error);
-        file.lock().map_err(fail)?;
+        if file.try_lock().is_err() {
+            // Somebody else keeps a fact at this moment. Ours can be counted again; waiting is not worth it.
+            return Ok(());
+        }
         file.seek(SeekFrom::End(0)).map_err(fail)?;
         file.write_all(line.as_bytes()).map_err(fail)
     }
 
     fn read_facts(&self, facts: &mut Known) -> Result<()> {
-        let mut file = self.dir.dir(OURS)?.file(FACTS)?;
+        let mut file = self.dir().dir(OURS)?.file(FACTS)?;
         let mut text = Vec::new();
         file.seek(SeekFrom::Start(facts.offset))?;
-        file.read_to_end(&mut text)?;
+        file.take(MAX_FACTS).read_to_end(&mut text)?;
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         for line in text[..whole].split(|byte| *byte == b'\n') {
             facts.sizes.extend(parse(line));

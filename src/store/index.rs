@@ -4,13 +4,17 @@
 //! are written anew.
 //!
 //! A root that not every tool can read has two entries: itself, under containerd's annotation, and a *view* of it
-//! under the layout's: an OCI manifest of one platform. Both are one name.
+//! under the layout's: an OCI manifest of one platform. Both are one name, and hold as long as both are there and the
+//! view is the one that was written: other tools change and remove what they see, which is the view.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::HashSet;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::Deserializer;
+use serde::de;
 use serde_json::value::RawValue;
 
 use super::Name;
@@ -23,82 +27,64 @@ pub(super) const INDEX: &str = "index.json";
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
+const VIEW: &str = "io.layercake.view";
 const VIEW_OF: &str = "io.layercake.view-of";
+
+/// The most entries: more than fit the most bytes, if they say anything.
+const MAX_ENTRIES: usize = 500_000;
 
 pub(super) struct Index<'a> {
     fields: BTreeMap<String, &'a RawValue>,
     entries: Vec<Entry<'a>>,
 }
 
-/// One entry: its text, and what that says of names.
+/// One entry: its text, and what it is called.
 pub(super) struct Entry<'a> {
     raw: Cow<'a, RawValue>,
-    names: Names<'a>,
+    role: Role<'a>,
 }
 
-#[derive(Clone, Default)]
-struct Names<'a> {
-    digest: Cow<'a, str>,
-    layout: Option<Cow<'a, str>>,
-    containerd: Option<Cow<'a, str>>,
-    /// The digest of the root that this is a view of.
-    view_of: Option<Cow<'a, str>>,
+/// What an entry is to its name.
+enum Role<'a> {
+    /// It has this name, or none.
+    Root(Option<Cow<'a, str>>),
+    /// It is what other tools see under this name.
+    View(Cow<'a, str>),
 }
 
 impl<'a> Index<'a> {
     pub(super) fn parse(text: &'a str) -> Result<Index<'a>> {
         let invalid = |error| Error::invalid_document(INDEX, error);
         let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(invalid)?;
-        let entries: Option<Vec<&RawValue>> = match fields.remove("manifests") {
+        let raws: Option<Entries<'_>> = match fields.remove("manifests") {
             Some(raw) => serde_json::from_str(raw.get()).map_err(invalid)?,
             None => None,
         };
-        let entries = entries.unwrap_or_default().into_iter().map(Entry::of).collect();
+        let raws = raws.map(|entries| entries.0).unwrap_or_default();
+        // What cannot be read has no name; its error comes when the entry itself is asked for.
+        let labels: Vec<Labels<'a>> = raws.iter().map(|raw| Labels::of(raw).unwrap_or_default()).collect();
+        let roles = assign(&labels);
+        let entries = raws.into_iter().zip(roles).map(|(raw, role)| Entry { raw: Cow::Borrowed(raw), role }).collect();
         Ok(Index { fields, entries })
     }
 
     /// The entries without views, and what each is called.
     pub(super) fn named(&self) -> impl Iterator<Item = (Name, &Entry<'a>)> {
-        let roots = || self.entries.iter().filter(|entry| entry.names.view_of.is_none());
-        let claimed: HashSet<&str> = roots().filter_map(|entry| entry.names.layout.as_deref()).collect();
-        let shown: HashSet<(&str, &str)> = roots().filter_map(|entry| entry.names.identity()).collect();
-        self.entries.iter().filter_map(move |entry| {
-            let Names { layout, containerd, view_of, .. } = &entry.names;
-            let (layout, containerd) = (layout.as_deref(), containerd.as_deref());
-            match (view_of, layout) {
-                (Some(root), Some(name)) if shown.contains(&(&**root, name)) => None,
-                // Another tool gave the name to another entry, and knows nothing of containerd's annotation.
-                (_, None) if containerd.is_some_and(|name| claimed.contains(name)) => Some((Name::Unnamed, entry)),
-                _ => Some((Name::from_annotations(containerd, layout), entry)),
-            }
+        self.entries.iter().filter_map(|entry| match &entry.role {
+            Role::Root(Some(name)) => Some((Name::from_text(name), entry)),
+            Role::Root(None) => Some((Name::Unnamed, entry)),
+            Role::View(_) => None,
         })
     }
 
-    /// The entry of this name; the root where the name is a view's.
+    /// The entry of this name.
     pub(super) fn find(&self, name: &str) -> Option<&Entry<'a>> {
-        let by_containerd = |root: Option<&str>| {
-            self.entries.iter().find(|entry| {
-                let Names { digest, containerd, view_of, .. } = &entry.names;
-                view_of.is_none() && containerd.as_deref() == Some(name) && root.is_none_or(|root| root == digest)
-            })
-        };
-        let by_layout = |view: bool| {
-            self.entries
-                .iter()
-                .find(|entry| entry.names.view_of.is_some() == view && entry.names.layout.as_deref() == Some(name))
-        };
-        if let Some(entry) = by_layout(false) {
-            return Some(entry);
-        }
-        match by_layout(true) {
-            Some(view) => by_containerd(view.names.view_of.as_deref()).or(Some(view)),
-            None => by_containerd(None),
-        }
+        self.entries.iter().find(|entry| matches!(&entry.role, Role::Root(Some(found)) if found == name))
     }
 
     /// Puts entries in the place of those of this name.
     pub(super) fn put(&mut self, name: &str, entries: Vec<Entry<'a>>) {
-        let at = self.entries.iter().position(|entry| entry.names.include(name)).unwrap_or(self.entries.len());
+        let at = self.entries.iter().position(|entry| entry.is_called(name)).unwrap_or(self.entries.len());
         self.remove(name);
         let at = at.min(self.entries.len());
         self.entries.splice(at..at, entries);
@@ -106,7 +92,7 @@ impl<'a> Index<'a> {
 
     /// Takes away the entries of this name.
     pub(super) fn remove(&mut self, name: &str) {
-        self.entries.retain(|entry| !entry.names.include(name));
+        self.entries.retain(|entry| !entry.is_called(name));
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -134,50 +120,59 @@ impl<'a> Index<'a> {
     }
 }
 
-impl<'a> Entry<'a> {
-    fn of(raw: &'a RawValue) -> Entry<'a> {
-        // What cannot be read has no name, and its error comes when the entry itself is asked for.
-        let names = Names::of(raw).unwrap_or_default();
-        Entry { raw: Cow::Borrowed(raw), names }
-    }
-
+impl Entry<'_> {
     pub(super) fn descriptor(&self) -> Result<Descriptor> {
         serde_json::from_str(self.raw.get()).map_err(|error| Error::invalid_document(INDEX, error))
     }
 
+    fn is_called(&self, name: &str) -> bool {
+        match &self.role {
+            Role::Root(found) => found.as_deref() == Some(name),
+            Role::View(found) => found == name,
+        }
+    }
+
     /// The entry of a root that every tool can read: both annotations.
     pub(super) fn plain(name: &str, root: &Descriptor) -> Result<Entry<'static>> {
-        Entry::new(root, &[(REF_NAME, name), (CONTAINERD_NAME, name)])
+        let role = Role::Root(Some(Cow::Owned(name.to_owned())));
+        Entry::new(root, &[(REF_NAME, name), (CONTAINERD_NAME, name)], role)
     }
 
     /// The entries of a root that not every tool can read, and of a view of it.
     pub(super) fn with_view(name: &str, root: &Descriptor, view: &Descriptor) -> Result<Vec<Entry<'static>>> {
-        let shown = Entry::new(root, &[(CONTAINERD_NAME, name)])?;
-        let view = Entry::new(view, &[(REF_NAME, name), (VIEW_OF, &root.digest.to_string())])?;
-        Ok(vec![shown, view])
+        let (root_digest, view_digest) = (root.digest.to_string(), view.digest.to_string());
+        let name_ = || Cow::Owned(name.to_owned());
+        let shown = [(REF_NAME, name), (VIEW, &view_digest), (VIEW_OF, &root_digest)];
+        Ok(vec![
+            Entry::new(root, &[(CONTAINERD_NAME, name), (VIEW, &view_digest)], Role::Root(Some(name_())))?,
+            Entry::new(view, &shown, Role::View(name_()))?,
+        ])
     }
 
-    fn new(descriptor: &Descriptor, annotations: &[(&str, &str)]) -> Result<Entry<'static>> {
+    fn new(descriptor: &Descriptor, annotations: &[(&str, &str)], role: Role<'static>) -> Result<Entry<'static>> {
         let mut descriptor = descriptor.clone();
-        for name in [REF_NAME, CONTAINERD_NAME, VIEW_OF] {
+        for name in [REF_NAME, CONTAINERD_NAME, VIEW, VIEW_OF] {
             descriptor.annotations.remove(name);
         }
         let annotations = annotations.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         descriptor.annotations.extend(annotations);
         let raw = serde_json::value::to_raw_value(&descriptor).map_err(|e| Error::invalid_document(INDEX, e))?;
-        let annotation = |name: &str| descriptor.annotations.get(name).cloned().map(Cow::Owned);
-        let names = Names {
-            digest: Cow::Owned(descriptor.digest.to_string()),
-            layout: annotation(REF_NAME),
-            containerd: annotation(CONTAINERD_NAME),
-            view_of: annotation(VIEW_OF),
-        };
-        Ok(Entry { raw: Cow::Owned(raw), names })
+        Ok(Entry { raw: Cow::Owned(raw), role })
     }
 }
 
-impl<'a> Names<'a> {
-    fn of(raw: &'a RawValue) -> serde_json::Result<Names<'a>> {
+/// What an entry says of itself.
+#[derive(Clone, Default)]
+struct Labels<'a> {
+    digest: Cow<'a, str>,
+    layout: Option<Cow<'a, str>>,
+    containerd: Option<Cow<'a, str>>,
+    view: Option<Cow<'a, str>>,
+    view_of: Option<Cow<'a, str>>,
+}
+
+impl<'a> Labels<'a> {
+    fn of(raw: &'a RawValue) -> serde_json::Result<Labels<'a>> {
         #[derive(Deserialize)]
         struct Fields<'a> {
             #[serde(borrow)]
@@ -191,20 +186,92 @@ impl<'a> Names<'a> {
             layout: Option<Cow<'a, str>>,
             #[serde(borrow, rename = "io.containerd.image.name")]
             containerd: Option<Cow<'a, str>>,
+            #[serde(borrow, rename = "io.layercake.view")]
+            view: Option<Cow<'a, str>>,
             #[serde(borrow, rename = "io.layercake.view-of")]
             view_of: Option<Cow<'a, str>>,
         }
         let fields: Fields<'a> = serde_json::from_str(raw.get())?;
-        let Annotations { layout, containerd, view_of } = fields.annotations.unwrap_or_default();
-        Ok(Names { digest: fields.digest.unwrap_or_default(), layout, containerd, view_of })
+        let Annotations { layout, containerd, view, view_of } = fields.annotations.unwrap_or_default();
+        let text = |label: Option<Cow<'a, str>>| label.filter(|text| !text.is_empty());
+        let (layout, containerd) = (text(layout), text(containerd));
+        Ok(Labels { digest: fields.digest.unwrap_or_default(), layout, containerd, view, view_of })
     }
 
-    fn include(&self, text: &str) -> bool {
-        self.layout.as_deref() == Some(text) || self.containerd.as_deref() == Some(text)
+    /// The name, where the entry is a view as it was written: another tool that changes the image keeps the annotations,
+    /// and the digest is another.
+    fn view_name(&self) -> Option<&Cow<'a, str>> {
+        let own = self.view.as_ref() == Some(&self.digest);
+        self.layout.as_ref().filter(|_| own && self.view_of.is_some())
     }
 
-    /// What a view says of its root.
-    fn identity(&self) -> Option<(&str, &str)> {
-        Some((&self.digest, self.containerd.as_deref()?))
+    /// What the entry is called, taken alone. A whole name goes before the bare tags that other tools write.
+    fn own_name(&self) -> Option<&Cow<'a, str>> {
+        match (&self.layout, &self.containerd) {
+            (Some(layout), Some(containerd)) if layout != containerd => {
+                let whole = |text: &str| Name::from_text(text).reference().is_some();
+                Some(if !whole(layout) && whole(containerd) { containerd } else { layout })
+            }
+            (layout, containerd) => layout.as_ref().or(containerd.as_ref()),
+        }
+    }
+}
+
+fn assign<'a>(labels: &[Labels<'a>]) -> Vec<Role<'a>> {
+    let views = || labels.iter().filter_map(|entry| Some((entry, entry.view_name()?)));
+    let viewed: HashSet<(&str, &str)> =
+        views().filter_map(|(entry, name)| Some((&**name, entry.view_of.as_deref()?))).collect();
+    let named_by_layout = labels.iter().filter(|entry| entry.view_name().is_none());
+    let claimed: HashSet<&str> = named_by_layout.filter_map(|entry| entry.layout.as_deref()).collect();
+    let rooted: HashSet<(&str, &str)> = labels
+        .iter()
+        .filter(|entry| entry.view_of.is_none())
+        .filter_map(|entry| Some((entry.containerd.as_deref()?, &*entry.digest)))
+        .collect();
+    labels
+        .iter()
+        .map(|entry| {
+            if let (Some(name), Some(root)) = (entry.view_name(), &entry.view_of)
+                && rooted.contains(&(&**name, &**root))
+            {
+                return Role::View(name.clone());
+            }
+            let name = entry.own_name();
+            let lost = match (&entry.layout, name) {
+                // Another tool gave the name to another entry, or took the view away: it is no longer the root's.
+                (None, Some(name)) => {
+                    let gone = entry.view.is_some() && !viewed.contains(&(&**name, &*entry.digest));
+                    gone || claimed.contains(&**name)
+                }
+                _ => false,
+            };
+            Role::Root(name.filter(|_| !lost).cloned())
+        })
+        .collect()
+}
+
+/// A list that is not longer than it may be, checked while it is read.
+struct Entries<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries<'a>, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Entries<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {MAX_ENTRIES} manifests")
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Entries<'de>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = list.next_element()? {
+                    if entries.len() == MAX_ENTRIES {
+                        return Err(de::Error::invalid_length(MAX_ENTRIES + 1, &self));
+                    }
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_seq(Visitor)
     }
 }

@@ -12,7 +12,6 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::Store;
 use super::blobs::holds;
-use super::layout::PARTIAL;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Algorithm;
@@ -60,11 +59,19 @@ impl Store {
         let dir = self.partial_dir()?;
         loop {
             let name = format!("new-{:016x}", fastrand::u64(..));
-            match dir.new_file(&name) {
-                Ok(file) if lock_in(&dir, &name, &file)? => return self.start(dir, name, file, algorithm, false),
-                Ok(_) => {}
-                Err(error) if is_taken(&error) => {}
+            let file = match dir.new_file(&name) {
+                Ok(file) => file,
+                Err(error) if is_taken(&error) => continue,
                 Err(error) => return Err(error),
+            };
+            match file.try_lock() {
+                Ok(()) if is_in(&dir, &name, &file)? => return self.start(dir, name, file, algorithm, false),
+                // Somebody who clears up was faster.
+                Ok(()) | Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => {
+                    dir.remove(&name)?;
+                    return Err(Error::io("lock", &dir.path().join(&name), error));
+                }
             }
         }
     }
@@ -102,15 +109,6 @@ impl Store {
     fn start(&self, dir: Dir, name: String, file: File, algorithm: Algorithm, keep: bool) -> Result<BlobWriter> {
         let hasher = Hasher::new(algorithm);
         Ok(BlobWriter { store: self.clone(), dir, name, file, hasher, algorithm, written: 0, keep, published: false })
-    }
-
-    fn partial_dir(&self) -> Result<Dir> {
-        let ours = self.ours()?;
-        let (partial, made) = ours.make_dir(PARTIAL)?;
-        if made {
-            self.durability.sync_dir(&ours)?;
-        }
-        Ok(partial)
     }
 }
 
@@ -198,12 +196,9 @@ impl BlobWriter {
         let name = promise.digest.hex().to_string();
         if self.store.contains(promise)? && holds(&blobs, &name, promise) {
             self.keep = false;
-            return Ok(());
+            return self.store.settle(promise);
         }
-        let mode = Permissions::from_mode(BLOB_MODE);
-        self.file
-            .set_permissions(mode)
-            .map_err(|error| Error::io("protect", &self.dir.path().join(&self.name), error))?;
+        self.check_file()?;
         if let Err(error) = self.store.durability.sync_file(&self.file, &self.dir) {
             // After a failed sync nobody knows what of the file is on the disk, and the next sync would not say
             // either: the file is given up.
@@ -212,7 +207,21 @@ impl BlobWriter {
         }
         self.dir.rename(&self.name, &blobs, &name)?;
         self.published = true;
+        // Not before: what a crash leaves under its first name must still be writable for the next attempt.
+        let mode = Permissions::from_mode(BLOB_MODE);
+        self.file.set_permissions(mode).map_err(|error| Error::io("protect", &blobs.path().join(&name), error))?;
         self.store.durability.sync_dir(&blobs)
+    }
+
+    /// A write that failed in the middle, and was repeated, leaves more in the file than was counted and hashed.
+    fn check_file(&mut self) -> Result<()> {
+        let fail = |error| Error::io("read", &self.dir.path().join(&self.name), error);
+        let found = self.file.metadata().map_err(fail)?.len();
+        if found != self.written {
+            self.keep = false;
+            return Err(ErrorKind::SizeMismatch { expected: self.written, found }.into());
+        }
+        Ok(())
     }
 
     /// Reads what an earlier writer left, as far as it can be a part of the blob.
@@ -253,11 +262,6 @@ impl Drop for BlobWriter {
             let _ = self.dir.remove(&self.name);
         }
     }
-}
-
-/// Locks a file that was just made; false if somebody who clears up was faster.
-fn lock_in(dir: &Dir, name: &str, file: &File) -> Result<bool> {
-    Ok(file.try_lock().is_ok() && is_in(dir, name, file)?)
 }
 
 /// Whether the open file is still the one that has this name.

@@ -4,11 +4,15 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use serde::Deserialize;
 
 use super::LOCK_LIMIT;
+use super::Shared;
 use super::Store;
+use super::facts::Facts;
 use super::index::INDEX;
 
 use crate::digest::Algorithm;
@@ -26,7 +30,7 @@ const LAYOUT: &str = "oci-layout";
 pub(super) const BLOBS: &str = "blobs";
 /// What is ours alone lies here.
 pub(super) const OURS: &str = "layercake";
-pub(super) const PARTIAL: &str = "partial";
+const PARTIAL: &str = "partial";
 pub(super) const FACTS: &str = "facts";
 const LOCK: &str = "lock";
 const VERSION: &str = "version";
@@ -95,33 +99,63 @@ impl Store {
     }
 
     fn at(dir: Dir) -> Store {
-        Store { dir: Arc::new(dir), durability: Durability::Full, facts: Arc::default() }
+        let shared = Shared { dir, blobs: Default::default(), facts: Facts::default() };
+        Store { shared: Arc::new(shared), durability: Durability::Full, prepared: Arc::default() }
     }
 
     /// The folder of what is ours, made if it is missing.
     pub(super) fn ours(&self) -> Result<Dir> {
-        let (ours, made) = self.dir.make_dir(OURS)?;
-        if made {
-            let version = format!("{OUR_VERSION}\n");
-            atomic::replace(&ours, &format!("{VERSION}.new"), &ours, VERSION, version.as_bytes(), self.durability)?;
-            self.durability.sync_dir(&self.dir)?;
-        }
+        let (ours, _) = self.dir().make_dir(OURS)?;
+        Prepared::once(&self.prepared.ours, || {
+            if ours.stat(VERSION)?.is_none() {
+                // Others may be at it too; whoever holds the lock was here before and is not kept waiting by itself.
+                let _lock = Lock::acquire(&ours, LOCK, LOCK_LIMIT)?;
+                let version = format!("{OUR_VERSION}\n");
+                atomic::replace(&ours, &format!("{VERSION}.new"), &ours, VERSION, version.as_bytes(), self.durability)?;
+            }
+            self.durability.sync_dir(self.dir())
+        })?;
         Ok(ours)
+    }
+
+    /// The folder of unfinished blobs, made if it is missing.
+    pub(super) fn partial_dir(&self) -> Result<Dir> {
+        let ours = self.ours()?;
+        let (partial, _) = ours.make_dir(PARTIAL)?;
+        Prepared::once(&self.prepared.partial, || self.durability.sync_dir(&ours))?;
+        Ok(partial)
     }
 
     /// The folder of the blobs of one algorithm, made if it is missing.
     pub(super) fn blobs_dir(&self, algorithm: Algorithm) -> Result<Dir> {
-        let blobs = self.dir.dir(BLOBS)?;
-        let (dir, made) = blobs.make_dir(algorithm.name())?;
-        if made {
-            self.durability.sync_dir(&blobs)?;
-        }
+        let blobs = self.dir().dir(BLOBS)?;
+        let (dir, _) = blobs.make_dir(algorithm.name())?;
+        Prepared::once(&self.prepared.blobs[algorithm as usize], || self.durability.sync_dir(&blobs))?;
         Ok(dir)
     }
 
     /// The right to change names, until it is dropped.
     pub(super) fn lock(&self) -> Result<Lock> {
         Lock::acquire(&self.ours()?, LOCK, LOCK_LIMIT)
+    }
+}
+
+/// Which folders a handle of a store made sure of: that they are there, and will be after a power cut. Each is looked at
+/// once, whoever made it: a process that made it and was killed may not have come to bring it to the disk.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    ours: AtomicBool,
+    partial: AtomicBool,
+    blobs: [AtomicBool; Algorithm::ALL.len()],
+}
+
+impl Prepared {
+    fn once(done: &AtomicBool, prepare: impl FnOnce() -> Result<()>) -> Result<()> {
+        if !done.load(Ordering::Acquire) {
+            prepare()?;
+            done.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 }
 
@@ -135,17 +169,25 @@ enum Made {
 fn make(path: &Path) -> Result<Made> {
     make_dirs(path)?;
     let store = Store::at(Dir::open(path)?);
-    refuse_strangers(&store.dir)?;
-    let _lock = store.lock()?;
-    if store.dir.stat(LAYOUT)?.is_some() {
+    if store.dir().stat(LAYOUT)?.is_some() {
         return Ok(Made::Before);
     }
-    store.dir.make_dir(BLOBS)?;
+    refuse_strangers(store.dir())?;
+    check_our_version(store.dir())?;
+    let _lock = store.lock()?;
+    if store.dir().stat(LAYOUT)?.is_some() {
+        return Ok(Made::Before);
+    }
+    store.dir().make_dir(BLOBS)?;
     store.blobs_dir(Algorithm::Sha256)?;
     let ours = store.ours()?;
     let layout = format!("{{\"imageLayoutVersion\":\"{LAYOUT_VERSION}\"}}");
     for (name, content) in [(INDEX, EMPTY_INDEX), (LAYOUT, layout.as_bytes())] {
-        atomic::replace(&ours, &format!("{name}.new"), &store.dir, name, content, store.durability)?;
+        if store.dir().stat(name)?.is_some() {
+            // Names that are there are not ours to throw away.
+            continue;
+        }
+        atomic::replace(&ours, &format!("{name}.new"), store.dir(), name, content, store.durability)?;
     }
     Ok(Made::Now(store))
 }
@@ -159,9 +201,10 @@ fn make_dirs(path: &Path) -> Result<()> {
     if let Some(parent) = parent {
         make_dirs(parent)?;
     }
+    let sync_parent = || Dir::open(parent.unwrap_or(Path::new(".")))?.sync();
     match fs::create_dir(path) {
-        Ok(()) => Dir::open(parent.unwrap_or(Path::new(".")))?.sync(),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Ok(()) => sync_parent(),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => sync_parent(),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(ErrorKind::ReadOnly { path: path.to_owned() }.into())
         }
@@ -171,14 +214,14 @@ fn make_dirs(path: &Path) -> Result<()> {
 
 /// A directory that holds anything but what an interrupted [`make`] leaves is somebody else's.
 fn refuse_strangers(dir: &Dir) -> Result<()> {
+    // `oci-layout` among them: another process may be finishing at this moment.
     let expected = [LAYOUT, INDEX, BLOBS, OURS];
-    let unfinished = dir.stat(LAYOUT)?.is_none();
     match dir.names()?.iter().find(|name| !expected.contains(&name.as_str())) {
-        Some(stranger) if unfinished => {
+        Some(stranger) => {
             let reason = format!("it has no {LAYOUT} and is not empty: there is {stranger:?}");
             Err(ErrorKind::NotALayout { path: dir.path().to_owned(), reason }.into())
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -199,6 +242,10 @@ fn check_version(dir: &Dir) -> Result<()> {
     let content = dir.read(LAYOUT, Limit::LayoutSize, MAX_SMALL_FILE)?;
     let layout: Layout = serde_json::from_slice(&content).map_err(|error| Error::invalid_document(LAYOUT, error))?;
     refuse_version(dir, &layout.image_layout_version, LAYOUT_VERSION)?;
+    check_our_version(dir)
+}
+
+fn check_our_version(dir: &Dir) -> Result<()> {
     if dir.stat(OURS)?.is_none() {
         return Ok(());
     }

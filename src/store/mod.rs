@@ -39,10 +39,13 @@ mod tags;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use facts::Facts;
+use layout::Prepared;
 
+use crate::digest::Algorithm;
 use crate::fs::dir::Dir;
 
 pub use crate::fs::atomic::Durability;
@@ -68,21 +71,34 @@ const LOCK_LIMIT: Duration = Duration::from_secs(60);
 /// change it keeps nothing in memory: what another process did is seen at the next call.
 #[derive(Clone, Debug)]
 pub struct Store {
-    dir: Arc<Dir>,
+    shared: Arc<Shared>,
     durability: Durability,
-    facts: Arc<Facts>,
+    /// Which folders this handle made sure of.
+    prepared: Arc<Prepared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dir: Dir,
+    /// The folders of the blobs of each algorithm, once they were opened.
+    blobs: [OnceLock<Dir>; Algorithm::ALL.len()],
+    facts: Facts,
 }
 
 impl Store {
     /// The directory, as it was named when the store was opened.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        self.dir().path()
+    }
+
+    fn dir(&self) -> &Dir {
+        &self.shared.dir
     }
 
     /// The same store with another promise about power cuts; [`Durability::Full`] unless this is called.
     #[must_use = "the store itself is not changed"]
     pub fn with_durability(&self, durability: Durability) -> Store {
-        Store { durability, ..self.clone() }
+        Store { durability, prepared: Arc::default(), ..self.clone() }
     }
 
     /// What is promised of power cuts.

@@ -54,18 +54,9 @@ impl Name {
 
     /// The name that a text is: a reference if it is one's canonical spelling.
     pub(super) fn from_text(text: &str) -> Name {
-        Name::from_annotations(None, Some(text))
-    }
-
-    /// What the annotations of an entry say. containerd's whole name goes before the layout's, which is often only a
-    /// tag.
-    pub(super) fn from_annotations(containerd: Option<&str>, layout: Option<&str>) -> Name {
-        let texts = || [containerd, layout].into_iter().flatten().filter(|text| !text.is_empty());
-        let canonical = texts().find_map(canonical);
-        match (canonical, texts().next()) {
-            (Some(reference), _) => Name::Reference(reference),
-            (None, Some(text)) => Name::Verbatim(text.to_owned()),
-            (None, None) => Name::Unnamed,
+        match text.parse::<ImageReference>() {
+            Ok(reference) if reference.to_string() == text => Name::Reference(reference),
+            _ => Name::Verbatim(text.to_owned()),
         }
     }
 }
@@ -97,8 +88,4 @@ impl From<&Name> for Name {
     fn from(name: &Name) -> Name {
         name.clone()
     }
-}
-
-fn canonical(text: &str) -> Option<ImageReference> {
-    text.parse().ok().filter(|reference: &ImageReference| reference.to_string() == text)
 }

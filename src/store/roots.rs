@@ -9,6 +9,7 @@ use crate::error::Context;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::manifest::Config;
 use crate::manifest::Manifest;
 use crate::manifest::Root;
 use crate::manifest::choose;
@@ -24,28 +25,59 @@ impl Store {
 
     /// The manifest for a platform.
     pub(crate) fn manifest_for(&self, root: &Descriptor, platform: &Platform) -> Result<Manifest> {
-        choose(self.document(root)?, platform, &mut |entry| self.document(entry))
+        self.choose(self.document(root)?, platform)
     }
 
-    /// The manifest for the host's platform; where the store does not have that one, the first of the index that it
-    /// has.
+    /// The manifest for the host's platform; where the store does not have that image whole, the first of the index
+    /// that it has whole. So an image that is only half here, after a pull that failed, takes no name away.
     pub(crate) fn manifest_at(&self, root: &Descriptor) -> Result<Manifest> {
         let document = self.document(root)?;
-        match choose(document.clone(), &Platform::host(), &mut |entry| self.document(entry)) {
-            Err(error) if is_absent(&error) => self.first_present(&document)?.ok_or(error),
-            chosen => chosen,
+        let host = self.choose(document.clone(), &Platform::host());
+        match &host {
+            Ok(manifest) if self.is_whole(manifest)? => return host,
+            Err(error) if !is_absent(error) => return host,
+            _ => {}
+        }
+        match self.first_whole(&document)? {
+            Some(other) => Ok(other),
+            None => host,
         }
     }
 
-    /// The first image of an index that the store has, whatever its platform; nested indexes are left aside.
-    fn first_present(&self, document: &Root) -> Result<Option<Manifest>> {
+    fn choose(&self, document: Root, platform: &Platform) -> Result<Manifest> {
+        choose(document, platform, &mut |entry| self.document(entry), &mut |manifest| self.platform_of(manifest))
+    }
+
+    /// What an image runs on, by its configuration's word, if it has one that is here.
+    fn platform_of(&self, manifest: &Manifest) -> Result<Option<Platform>> {
+        let descriptor = manifest.config();
+        if !descriptor.media_type.is_config() {
+            return Ok(None);
+        }
+        Ok(Config::with_digest(self.read(descriptor)?, descriptor.digest)?.platform())
+    }
+
+    /// Whether configuration and layers are here, each in its promised size.
+    pub(crate) fn is_whole(&self, manifest: &Manifest) -> Result<bool> {
+        for blob in [manifest.config()].into_iter().chain(manifest.layers()) {
+            if !self.contains(blob)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The first image of an index that is whole, whatever its platform; nested indexes are left aside.
+    fn first_whole(&self, document: &Root) -> Result<Option<Manifest>> {
         let Root::Index(index) = document else { return Ok(None) };
         let image = |entry: &&Descriptor| entry.media_type.is_manifest() && !entry.is_attestation();
         for entry in index.manifests().iter().filter(image) {
             if !self.contains(entry)? {
                 continue;
             }
-            if let Root::Manifest(manifest) = self.document(entry)? {
+            if let Ok(Root::Manifest(manifest)) = self.document(entry)
+                && self.is_whole(&manifest)?
+            {
                 return Ok(Some(manifest));
             }
         }

@@ -1,5 +1,6 @@
 //! Names: what they lead to, and changing that.
 
+use super::Durability;
 use super::Name;
 use super::Store;
 use super::index::Entry;
@@ -92,7 +93,7 @@ impl Store {
             self.change(|index| {
                 let before = index.find(&name).and_then(|entry| entry.descriptor().ok());
                 index.put(&name, entries);
-                before
+                Ok(before)
             })
         };
         tag().context(|| format!("tag {reference}"))
@@ -114,31 +115,45 @@ impl Store {
             };
             let missing = || Error::not_found(format!("image {name}"));
             self.change(|index| {
-                let before = index.find(&spelling).ok_or_else(missing)?.descriptor();
+                let before = index.find(&spelling).ok_or_else(missing)?.descriptor()?;
                 index.remove(&spelling);
-                before
-            })?
+                Ok(before)
+            })
         };
         untag().context(|| format!("untag {name}"))
     }
 
     fn read_index(&self) -> Result<String> {
-        let bytes = self.dir.read(INDEX, Limit::LayoutSize, MAX_INDEX)?;
+        let bytes = self.dir().read(INDEX, Limit::LayoutSize, MAX_INDEX)?;
         String::from_utf8(bytes).map_err(|error| Error::invalid_document(INDEX, error))
     }
 
-    /// Reads, changes and replaces `index.json` while nobody else does.
-    fn change<T>(&self, change: impl FnOnce(&mut Index<'_>) -> T) -> Result<T> {
+    /// Reads, changes and replaces `index.json` while nobody else does. After an error it is as it was.
+    fn change<T>(&self, change: impl FnOnce(&mut Index<'_>) -> Result<T>) -> Result<T> {
         let _lock = self.lock()?;
         let text = self.read_index()?;
         let mut index = Index::parse(&text)?;
-        let result = change(&mut index);
+        let result = change(&mut index)?;
         let content = index.to_json();
-        if content != text {
+        if content.len() as u64 > MAX_INDEX {
+            return Err(Error::limit(Limit::LayoutSize, MAX_INDEX));
+        }
+        if content == text {
+            self.settle_names()?;
+        } else {
             let ours = self.ours()?;
-            atomic::replace(&ours, "index.json.new", &self.dir, INDEX, content.as_bytes(), self.durability)?;
+            atomic::replace(&ours, "index.json.new", self.dir(), INDEX, content.as_bytes(), self.durability)?;
         }
         Ok(result)
+    }
+
+    /// Brings the names that are there to the disk, whoever gave them.
+    pub(crate) fn settle_names(&self) -> Result<()> {
+        if self.durability == Durability::None {
+            return Ok(());
+        }
+        self.durability.sync_file(&self.dir().file(INDEX)?, self.dir())?;
+        self.durability.sync_dir(self.dir())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The server: connections, requests, answers.
 
+use std::collections::HashMap;
 use std::io;
 use std::io::BufWriter;
 use std::io::Read;
@@ -56,7 +57,7 @@ struct Shared {
     faults: Mutex<Vec<Fault>>,
     guard: Mutex<Guard>,
     requests: Mutex<Vec<Request>>,
-    connections: Mutex<Vec<TcpStream>>,
+    connections: Mutex<HashMap<usize, TcpStream>>,
 }
 
 /// A request that was made.
@@ -183,7 +184,7 @@ impl Registry {
     fn shut_down(&mut self) {
         let Some(accepting) = self.accepting.take() else { return };
         self.shared.stopped.store(true, Ordering::SeqCst);
-        for connection in lock(&self.shared.connections).drain(..) {
+        for (_, connection) in lock(&self.shared.connections).drain() {
             let _ = connection.shutdown(Shutdown::Both);
         }
         // Wakes the thread that accepts; if that fails, nothing listens any more.
@@ -199,19 +200,24 @@ impl Drop for Registry {
 }
 
 fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
-    for connection in listener.incoming() {
+    for (id, connection) in listener.incoming().enumerate() {
         if shared.stopped.load(Ordering::SeqCst) {
             return;
         }
-        let Ok(connection) = connection else { continue };
+        let Ok(connection) = connection else {
+            // Out of descriptors, most likely: others have to be closed first.
+            std::thread::sleep(Duration::from_millis(10));
+            continue;
+        };
         if let Ok(clone) = connection.try_clone() {
-            lock(&shared.connections).push(clone);
+            lock(&shared.connections).insert(id, clone);
         }
         let shared = Arc::clone(shared);
         std::thread::spawn(move || {
             // A connection that breaks is the client's to notice; one that is over is closed for all its handles.
             let _ = converse(&shared, &connection);
             let _ = connection.shutdown(Shutdown::Both);
+            lock(&shared.connections).remove(&id);
         });
     }
 }

@@ -1,5 +1,6 @@
 //! From a registry into a store.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -39,7 +40,7 @@ const CHUNK: usize = 128 << 10;
 impl Registry {
     /// A pull of the image that this name means; [`Pull::to`] runs it. A name with neither tag nor digest means the
     /// tag `latest`.
-    pub fn pull(&self, reference: &ImageReference) -> Pull<'_> {
+    pub fn pull(&self, reference: &ImageReference) -> Pull<'static> {
         Pull {
             registry: self.clone(),
             reference: reference.or_latest(),
@@ -236,14 +237,15 @@ impl<'a> Pull<'a> {
     fn ask(&self, store: &Store) -> Result<Pulled> {
         let repository = self.registry.repository(&self.reference)?;
         let watch = Watch::new(self.observer, self.cancel.clone());
-        let mut run = Run { repository, store, watch, fetched: Transferred::default(), reused: Transferred::default() };
+        let (fetched, reused) = (Transferred::default(), Transferred::default());
+        let mut run = Run { repository, store, watch, fetched, reused, relied_on: Vec::new() };
 
         let before = store.lookup(&Name::from(&self.reference))?;
         let id_before = self.id_before(store, before.as_ref().map(|(_, root)| root))?;
         let document = run.root(&self.reference.identifier(), before.as_ref().map(|(_, root)| root))?;
         let root = document.descriptor();
         run.watch.tell(&Event::Resolved { reference: &self.reference, root: &root });
-        let manifest = choose(document, &self.wanted(), &mut |entry| run.document(entry))?;
+        let manifest = run.choose(document, &self.wanted())?;
         run.watch.tell(&Event::Selected { manifest: &manifest.descriptor(), layers: manifest.layers() });
         run.config(&manifest, self.platform.as_ref())?;
         run.blobs(&manifest, self.jobs)?;
@@ -286,6 +288,8 @@ struct Run<'a> {
     watch: Watch<'a>,
     fetched: Transferred,
     reused: Transferred,
+    /// The documents that were found in the store, or brought there.
+    relied_on: Vec<Descriptor>,
 }
 
 impl Run<'_> {
@@ -326,7 +330,7 @@ impl Run<'_> {
     fn stored(&mut self, descriptor: &Descriptor) -> Result<Option<Root>> {
         match self.store.document(descriptor) {
             Ok(root) => {
-                self.reused.add(descriptor.size);
+                self.reuse(descriptor);
                 Ok(Some(root))
             }
             Err(error) if error.is_not_found() || error.is_corrupt() => Ok(None),
@@ -334,21 +338,46 @@ impl Run<'_> {
         }
     }
 
+    /// Counts a document that the store has. One that this pull brought is counted already.
+    fn reuse(&mut self, descriptor: &Descriptor) {
+        if self.relied_on.iter().all(|blob| blob.digest != descriptor.digest) {
+            self.reused.add(descriptor.size);
+            self.relied_on.push(descriptor.clone());
+        }
+    }
+
     fn keep(&mut self, descriptor: &Descriptor, content: &[u8]) -> Result<()> {
         self.store.write_as(descriptor, content)?;
         self.fetched.add(descriptor.size);
+        self.relied_on.push(descriptor.clone());
         Ok(())
+    }
+
+    /// The manifest for the platform, fetched as far as it is not in the store.
+    fn choose(&mut self, document: Root, platform: &Platform) -> Result<Manifest> {
+        // Both ways to get more need all of this; only one is used at a time.
+        let run = RefCell::new(self);
+        choose(document, platform, &mut |entry| run.borrow_mut().document(entry), &mut |manifest| {
+            Ok(run.borrow_mut().configuration(manifest)?.and_then(|config| config.platform()))
+        })
     }
 
     /// Gets an image's configuration, and checks that the image can be what it says before layers are fetched.
     fn config(&mut self, manifest: &Manifest, platform: Option<&Platform>) -> Result<()> {
+        let Some(config) = self.configuration(manifest)? else { return Ok(()) };
+        config.check_layers(manifest.layers().len())?;
+        platform.map_or(Ok(()), |platform| config.check_platform(platform))
+    }
+
+    /// An image's configuration; artifacts have none.
+    fn configuration(&mut self, manifest: &Manifest) -> Result<Option<Config>> {
         let descriptor = manifest.config();
         if !descriptor.media_type.is_config() {
-            return Ok(());
+            return Ok(None);
         }
         let bytes = match self.store.read(descriptor) {
             Ok(bytes) => {
-                self.reused.add(descriptor.size);
+                self.reuse(descriptor);
                 bytes
             }
             Err(error) if error.is_not_found() || error.is_corrupt() => {
@@ -361,14 +390,7 @@ impl Run<'_> {
             }
             Err(error) => return Err(error),
         };
-        let config = Config::with_digest(bytes, descriptor.digest)?;
-        config.check_layers(manifest.layers().len())?;
-        match (platform, config.platform()) {
-            (Some(wanted), Some(found)) if !wanted.runs(&found) => {
-                Err(ErrorKind::NoMatchingPlatform { wanted: wanted.clone(), available: vec![found] }.into())
-            }
-            _ => Ok(()),
-        }
+        Config::with_digest(bytes, descriptor.digest).map(Some)
     }
 
     /// Gets the layers; and of an artifact, what it has in the place of a configuration.
@@ -399,6 +421,7 @@ impl Run<'_> {
     /// Gets a blob into the store. Returns how many bytes came from the registry.
     fn blob(&self, blob: &Descriptor) -> Result<u64> {
         if self.store.contains(blob)? {
+            self.store.settle(blob)?;
             self.watch.tell(&Event::Reused { blob });
             return Ok(0);
         }
@@ -442,8 +465,9 @@ impl Run<'_> {
         let exact = reference.exact();
         let named = |(name, found): &(Name, Descriptor)| found.same_content(root) && name.reference() == Some(&exact);
         // Another platform of the same root changes what other tools see under the name.
+        self.relied_on.iter().try_for_each(|document| self.store.settle(document))?;
         if status == PullStatus::UpToDate && before.is_some_and(named) {
-            return Ok(());
+            return self.store.settle_names();
         }
         self.watch.check()?;
         self.store.tag(reference, root)?;

@@ -260,6 +260,27 @@ fn no_entry_for_the_platform() {
     assert_eq!(served.count("GET", "/blobs/"), 1, "only the configuration was fetched");
 }
 
+/// What an index says of platforms is shown, as text and not too much of it.
+#[test]
+fn platforms_in_messages_are_harmless() {
+    let served = Served::start();
+    let entry = |n: usize| {
+        let os = format!("linux\u{1b}]0;{n}\u{7}");
+        let digest = layercake::Digest::sha256(n.to_string().as_bytes());
+        serde_json::json!({
+            "mediaType": layercake::MediaType::OCI_MANIFEST, "size": 1, "digest": digest,
+            "platform": { "os": os, "architecture": "a".repeat(1000) },
+        })
+    };
+    let entries: Vec<_> = (0..1000).map(entry).collect();
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": entries });
+    let root = served.store.write(layercake::MediaType::OCI_INDEX, index.to_string().as_bytes()).unwrap();
+    served.store.tag(&name("example.com/app:1"), &root).unwrap();
+    let text = pull(&served.registry.reference("app:1").unwrap()).to_string();
+    assert!(text.len() < 3000 && text.ends_with(" and 980 more"), "{text}");
+    assert!(!text.contains(|c: char| c.is_control()), "{text:?}");
+}
+
 #[test]
 fn a_redirect_loop() {
     let (served, image) = Served::with(&two_layers());

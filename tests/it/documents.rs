@@ -168,6 +168,14 @@ fn documents_have_a_largest_size() {
     assert_kind!(failure(parse(&many)), ErrorKind::LimitExceeded { limit: Limit::Layers, .. });
 }
 
+#[test]
+fn one_digest_has_one_size() {
+    let blob = |size: u64| json!({ "mediaType": "a/b", "size": size, "digest": Digest::sha256(b"x") });
+    let manifest = |a: u64, b: u64| json!({ "schemaVersion": 2, "config": config(), "layers": [blob(a), blob(b)] });
+    assert!(parse(&manifest(10, 10)).is_ok());
+    assert_kind!(failure(parse(&manifest(10, 11))), ErrorKind::InvalidDocument { .. });
+}
+
 /// I4, I17, I19: what the wild has.
 #[test]
 fn the_wild_is_tolerated() {

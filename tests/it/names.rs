@@ -45,6 +45,8 @@ fn familiar_names_become_canonical_ones() {
         ("xn--n3h.com/a", "xn--n3h.com/a", "xn--n3h.com/a"),
         ("a__b/c--d", "docker.io/a__b/c--d", "a__b/c--d"),
         ("docker:dind", "docker.io/library/docker:dind", "docker:dind"),
+        ("library/oci:1", "docker.io/library/oci:1", "library/oci:1"),
+        ("file:5000/app", "file:5000/app", "file:5000/app"),
         // What stands behind docker.io may look like a host; then the familiar spelling keeps docker.io.
         ("docker.io/my.org/app", "docker.io/my.org/app", "docker.io/my.org/app"),
         ("docker.io/localhost/app", "docker.io/localhost/app", "docker.io/localhost/app"),

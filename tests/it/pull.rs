@@ -519,6 +519,96 @@ fn durable_stores_are_filled_too() {
     assert_same_blobs(&served.store, &store, &pulled.image);
 }
 
+/// X8: entries that name no platform are told apart by their configurations.
+#[test]
+fn entries_without_a_platform_are_looked_into() {
+    let served = Served::start();
+    let entry = |text: &str| {
+        let image = Fixture::new(platform(text)).layer(&[("a", text.as_bytes())]).write(&served.store).unwrap();
+        (image.digest, image)
+    };
+    let ((amd, one), (arm, two)) = (entry("linux/amd64"), entry("linux/arm64"));
+    let index = json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [one, two] });
+    let root = served.store.write(MediaType::OCI_INDEX, index.to_string().as_bytes()).unwrap();
+    served.store.tag(&name("example.com/app:1"), &root).unwrap();
+    let image = served.registry.reference("app:1").unwrap();
+    for (text, expected) in [("linux/amd64", amd), ("linux/arm64", arm)] {
+        let store = served.scratch.store(&text.replace('/', "-"));
+        let pulled = client().pull(&image).platform(platform(text)).to(&store).unwrap();
+        assert_eq!(pulled.image.digest(), expected);
+    }
+    let error = failure(client().pull(&image).platform(platform("linux/s390x")).to(&served.scratch.store("none")));
+    assert!(error.to_string().ends_with("there are: linux/amd64, linux/arm64"), "{error}");
+}
+
+/// Configurations of old images name no variant; the index's word is enough.
+#[test]
+fn a_configuration_without_variant_may_be_any() {
+    let served = Served::start();
+    let config = json!({ "os": "linux", "architecture": "arm", "rootfs": { "type": "layers", "diff_ids": [] } });
+    let config = served.store.write(MediaType::OCI_CONFIG, config.to_string().as_bytes()).unwrap();
+    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [] });
+    let manifest = served.store.write(MediaType::OCI_MANIFEST, manifest.to_string().as_bytes()).unwrap();
+    let entry = manifest.with_platform(platform("linux/arm/v6"));
+    let index = json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [entry] });
+    let root = served.store.write(MediaType::OCI_INDEX, index.to_string().as_bytes()).unwrap();
+    served.store.tag(&name("example.com/app:1"), &root).unwrap();
+    let image = served.registry.reference("app:1").unwrap();
+    let pull = client().pull(&image).platform(platform("linux/arm/v6"));
+    pull.to(&served.scratch.store("store")).unwrap();
+}
+
+/// D6, I7: what was asked for by SHA-512 is that, whatever the registry calls it.
+#[test]
+fn a_pinned_sha512_is_kept() {
+    let (served, image) = Served::with(&two_layers());
+    let bytes = served.store.read(&served.store.resolve(name("example.com/app:1")).unwrap()).unwrap();
+    let digest = layercake::Digest::of(layercake::Algorithm::Sha512, &bytes);
+    let promise = layercake::Descriptor::new(MediaType::OCI_MANIFEST, digest, bytes.len() as u64);
+    let mut writer = served.store.writer(digest.algorithm()).unwrap();
+    writer.append(&bytes).unwrap();
+    writer.commit_as(&promise).unwrap();
+    let sha256 = layercake::Digest::sha256(&bytes).to_string();
+    served.registry.fault(Fault::on("/manifests/").header("docker-content-digest", &sha256));
+    let store = served.scratch.store("store");
+    let pinned = image.with_digest(digest);
+    assert_eq!(client().pull(&pinned).to(&store).unwrap().root.digest, digest);
+    assert_eq!(client().repository(&pinned).unwrap().resolve(&pinned.identifier()).unwrap().unwrap().digest, digest);
+
+    let other = image.with_digest(layercake::Digest::of(layercake::Algorithm::Sha512, b"other"));
+    served.registry.fault(Fault::on("sha512").status(200).body(bytes));
+    assert!(client().pull(&other).to(&store).is_err(), "only the pinned content will do");
+}
+
+/// RFC 9110, section 15.3.7: a server may send less of the rest than was asked for.
+#[test]
+fn short_parts_are_put_together() {
+    let (served, image) = Served::with(&two_layers());
+    let layer = served.store.image(name("example.com/app:1")).unwrap().manifest().layers()[0].clone();
+    let path = served.store.path().join(format!("blobs/sha256/{}", layer.digest.hex()));
+    let content = fs::read(path).unwrap();
+    let store = served.scratch.store("store");
+    store.resume(&layer).unwrap().append(&content[..1000]).unwrap();
+    let range = format!("bytes 1000-1999/{}", content.len());
+    let part = Fault::on(format!("/blobs/{}", layer.digest)).times(1).header("content-range", &range);
+    served.registry.fault(part.body(&content[1000..2000]));
+    let pulled = client().pull(&image).to(&store).unwrap();
+    assert_same_blobs(&served.store, &store, &pulled.image);
+}
+
+/// D9: with no second chance at all, a useless answer to `Range` still costs nothing but the request.
+#[test]
+fn a_useless_range_costs_no_attempt() {
+    let (served, image) = Served::with(&two_layers());
+    let layer = served.store.image(name("example.com/app:1")).unwrap().manifest().layers()[0].clone();
+    let path = served.store.path().join(format!("blobs/sha256/{}", layer.digest.hex()));
+    let store = served.scratch.store("store");
+    store.resume(&layer).unwrap().append(&fs::read(path).unwrap()[..1000]).unwrap();
+    served.registry.fault(Fault::on(format!("/blobs/{}", layer.digest)).times(1).status(416));
+    Registry::builder().retry(Never).build().unwrap().pull(&image).to(&store).unwrap();
+    assert!(store.image(&image).unwrap().is_complete().unwrap());
+}
+
 /// The repository's own methods, without a store.
 #[test]
 fn a_repository_answers_single_questions() {

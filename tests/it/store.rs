@@ -501,6 +501,129 @@ fn a_name_that_another_tool_moved_is_where_it_moved_it() {
     assert_eq!(named.count(), 1);
 }
 
+/// What umoci does to a name with a view: its changes keep the annotations, its removal takes only what it sees.
+#[test]
+fn a_view_that_another_tool_changed_or_removed_is_what_it_made_of_it() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let app = name("app:1");
+    let root = Fixture::demo().tag(&store, &app).unwrap();
+    let other = two_layers().write(&store).unwrap();
+    let path = store.path().join("index.json");
+    let whole = fs::read_to_string(&path).unwrap();
+    let mut changed: Value = serde_json::from_str(&whole).unwrap();
+    changed["manifests"][1]["digest"] = json!(other.digest);
+    changed["manifests"][1]["size"] = json!(other.size);
+    fs::write(&path, changed.to_string()).unwrap();
+    assert_eq!(store.resolve(&app).unwrap().digest, other.digest);
+    let listed = |store: &Store| store.entries().unwrap().map(|entry| entry.unwrap().0).collect::<Vec<_>>();
+    assert_eq!(listed(&store), [Name::Unnamed, Name::Reference(app.clone())]);
+
+    let mut removed: Value = serde_json::from_str(&whole).unwrap();
+    removed["manifests"].as_array_mut().unwrap().remove(1);
+    fs::write(&path, removed.to_string()).unwrap();
+    assert!(failure(store.resolve(&app)).is_not_found());
+    assert_eq!(listed(&store), [Name::Unnamed]);
+
+    store.tag(&app, &root).unwrap();
+    assert_eq!(store.resolve(&app).unwrap().digest, root.digest);
+}
+
+/// One entry has one name: an annotation that is copied along, or a bare tag, is no second one.
+#[test]
+fn an_entry_has_one_name() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let [one, two] = [&b"1"[..], b"2"].map(|content| store.write(MediaType::OCTET_STREAM, content).unwrap());
+    let labels = |containerd: &str, layout: &str| json!({ "io.containerd.image.name": containerd, "org.opencontainers.image.ref.name": layout });
+    let (first, copy) = ("docker.io/library/a:1", "docker.io/library/copy:1");
+    let redis = "docker.io/library/redis:alpine";
+    let entries =
+        [entry(&one, labels(first, first)), entry(&one, labels(first, copy)), entry(&two, labels(redis, "alpine"))];
+    rewrite_index(&store, json!(entries));
+    assert!(failure(store.resolve(&name("alpine"))).is_not_found(), "it is redis");
+    assert!(failure(store.untag(Name::Verbatim("alpine".to_owned()))).is_not_found());
+    store.untag(&name("a:1")).unwrap();
+    assert!(store.resolve(&name("copy:1")).is_ok(), "the copy is another name");
+    assert_eq!(store.resolve(&name("redis:alpine")).unwrap().digest, two.digest);
+}
+
+/// A pull that failed half-way takes no image away that was whole.
+#[test]
+fn half_an_image_does_not_hide_a_whole_one() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    Fixture::demo().tag(&store, &name("demo")).unwrap();
+    let host = store.image(&name("demo")).unwrap();
+    let layer = host.manifest().layers()[1].clone();
+    fs::remove_file(blob_path(&store, &layer)).unwrap();
+    let opened = store.image(&name("demo")).unwrap();
+    assert_ne!(opened.platform(), host.platform());
+    assert!(opened.is_complete().unwrap());
+}
+
+/// A directory that lost its `oci-layout` keeps its names.
+#[test]
+fn names_that_are_there_are_not_thrown_away() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    two_layers().tag(&store, &name("app")).unwrap();
+    fs::remove_file(store.path().join("oci-layout")).unwrap();
+    let mended = Store::open_or_create(store.path()).unwrap();
+    assert!(mended.image(&name("app")).unwrap().is_complete().unwrap());
+}
+
+/// Calls that fail change nothing, not even the spelling of another tool's index.
+#[test]
+fn failing_calls_change_nothing() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let layout = r#"{"schemaVersion": 2,   "manifests": [ {"bad": 1, "annotations": {"org.opencontainers.image.ref.name": "bad"}} ] }"#;
+    fs::write(store.path().join("index.json"), layout).unwrap();
+    fs::remove_dir_all(store.path().join("layercake")).unwrap();
+    let before = contents(store.path());
+    assert_kind!(failure(Store::create(store.path())), ErrorKind::NotALayout { .. });
+    assert_eq!(contents(store.path()), before);
+    assert!(failure(store.untag(&name("missing"))).is_not_found());
+    assert_kind!(failure(store.untag(Name::Verbatim("bad".to_owned()))), ErrorKind::InvalidDocument { .. });
+    assert_eq!(fs::read_to_string(store.path().join("index.json")).unwrap(), layout);
+}
+
+/// Whoever holds the file of facts holds up nobody.
+#[test]
+fn a_held_lock_on_facts_is_not_waited_for() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    two_layers().tag(&store, &name("app")).unwrap();
+    let held = fs::File::create(store.path().join("layercake/facts")).unwrap();
+    held.lock().unwrap();
+    assert!(store.image(&name("app")).unwrap().unpacked_size().unwrap() > 0);
+}
+
+/// A list that is all brackets and no image.
+#[test]
+fn an_endless_list_of_entries_is_refused() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let list = format!("{{\"manifests\":[{}0]}}", "0,".repeat(600_000));
+    fs::write(store.path().join("index.json"), list).unwrap();
+    assert_kind!(failure(store.resolve(&name("app"))), ErrorKind::InvalidDocument { .. });
+}
+
+/// A file that has more in it than was counted is not published.
+#[test]
+fn what_was_not_counted_is_not_published() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let mut writer = store.resume(&text()).unwrap();
+    writer.append(b"hel").unwrap();
+    let partial = store.path().join(format!("layercake/partial/sha256-{}", text().digest.hex()));
+    fs::OpenOptions::new().append(true).open(partial).unwrap().write_all(b"stray bytes").unwrap();
+    writer.append(b"lo\n").unwrap();
+    assert_kind!(failure(writer.commit_as(&text())), ErrorKind::SizeMismatch { .. });
+    assert!(!store.contains(&text()).unwrap());
+}
+
 /// A second process that tags at the same moment loses nothing.
 #[test]
 fn names_given_at_the_same_time_are_all_there() {

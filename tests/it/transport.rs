@@ -132,9 +132,25 @@ fn a_proxy_is_only_for_encrypted_connections() {
     assert!(!heard.to_ascii_lowercase().contains("\r\nauthorization"), "{heard}");
 }
 
+/// Limits that are as good as none are limits all the same.
+#[test]
+fn the_longest_limits_are_no_overflow() {
+    let (served, image) = Served::with(&two_layers());
+    let registry = quick()
+        .connect_timeout(std::time::Duration::MAX)
+        .idle_timeout(std::time::Duration::MAX)
+        .total_timeout(std::time::Duration::MAX)
+        .slowest_rate(0)
+        .build()
+        .unwrap();
+    registry.pull(&image).to(&served.scratch.store("store")).unwrap();
+}
+
 #[test]
 fn settings_that_cannot_be_used_are_refused() {
-    assert_kind!(failure(quick().proxy("not a proxy").build()), ErrorKind::InvalidInput(_));
+    for proxy in ["not a proxy", "socks5://127.0.0.1:1", "ftp://127.0.0.1:1"] {
+        assert_kind!(failure(quick().proxy(proxy).build()), ErrorKind::InvalidInput(_));
+    }
     assert_kind!(failure(quick().user_agent("a\r\nb").build()), ErrorKind::InvalidInput(_));
 }
 
