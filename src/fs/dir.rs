@@ -74,18 +74,25 @@ impl Dir {
 
     /// The same, and its size in bytes.
     pub(crate) fn file_and_size(&self, name: &str) -> Result<(File, u64)> {
-        let path = self.path.join(name);
         let fd = rustix::fs::openat(&self.fd, name, FILE | OFlags::RDONLY, Mode::empty())
-            .map_err(|e| read_error(&path, e))?;
-        regular(fd, &path)
+            .map_err(|e| read_error(&self.path.join(name), e))?;
+        self.regular(fd, name)
     }
 
     /// The regular file `name`, to be read and written, made if it is missing.
     pub(crate) fn file_to_write(&self, name: &str) -> Result<File> {
-        let path = self.path.join(name);
         let fd = rustix::fs::openat(&self.fd, name, FILE | OFlags::RDWR | OFlags::CREATE, FILE_MODE)
-            .map_err(|e| write_error(&path, e))?;
-        Ok(regular(fd, &path)?.0)
+            .map_err(|e| write_error(&self.path.join(name), e))?;
+        Ok(self.regular(fd, name)?.0)
+    }
+
+    fn regular(&self, fd: OwnedFd, name: &str) -> Result<(File, u64)> {
+        let stat = rustix::fs::fstat(&fd).map_err(|e| read_error(&self.path.join(name), e))?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "not a regular file");
+            return Err(Error::io("open", &self.path.join(name), error));
+        }
+        Ok((File::from(fd), u64::try_from(stat.st_size).unwrap_or(0)))
     }
 
     /// A new file `name`; fails if something is there.
@@ -158,14 +165,6 @@ impl Dir {
 /// Whether a stat is of a regular file of this size.
 pub(crate) fn is_file_of(stat: &Stat, size: u64) -> bool {
     FileType::from_raw_mode(stat.st_mode).is_file() && u64::try_from(stat.st_size) == Ok(size)
-}
-
-fn regular(fd: OwnedFd, path: &Path) -> Result<(File, u64)> {
-    let stat = rustix::fs::fstat(&fd).map_err(|e| read_error(path, e))?;
-    if !FileType::from_raw_mode(stat.st_mode).is_file() {
-        return Err(Error::io("open", path, io::Error::new(io::ErrorKind::InvalidData, "not a regular file")));
-    }
-    Ok((File::from(fd), u64::try_from(stat.st_size).unwrap_or(0)))
 }
 
 fn read_error(path: &Path, error: Errno) -> Error {

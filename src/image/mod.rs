@@ -25,6 +25,7 @@
 mod layer;
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::descriptor::Descriptor;
@@ -39,6 +40,10 @@ use crate::store::Name;
 use crate::store::Store;
 
 pub use layer::Layer;
+
+/// How many threads open images where many are listed, at most, and how many images are worth a thread.
+const MAX_THREADS: usize = 8;
+const MIN_SHARE: usize = 64;
 
 /// A manifest, its configuration and its layers, in a store. Read-only, and cheap to clone.
 ///
@@ -114,17 +119,38 @@ impl Store {
     ///
     /// Those of [`Store::entries`].
     pub fn images(&self) -> Result<impl Iterator<Item = Result<(Name, Image)>> + use<>> {
+        let entries: Vec<_> = self.entries()?.collect();
+        let mut roots: Vec<&Descriptor> = entries.iter().flatten().map(|(_, root)| root).collect();
+        roots.sort_by_key(|root| root.digest);
+        roots.dedup_by_key(|root| root.digest);
+        let opened = self.open_all(&roots);
         let store = self.clone();
-        let mut opened: HashMap<Digest, Image> = HashMap::new();
-        Ok(self.entries()?.map(move |entry| {
+        Ok(entries.into_iter().map(move |entry| {
             let (name, root) = entry?;
             let image = match opened.get(&root.digest) {
                 Some(image) => image.clone(),
+                // What could not be opened says why to whoever asks.
                 None => store.image_at(&root).context(|| format!("image {name}"))?,
             };
-            opened.insert(root.digest, image.clone());
             Ok((name, image))
         }))
+    }
+
+    /// Opens images on a few threads; those that cannot be opened are left out.
+    fn open_all(&self, roots: &[&Descriptor]) -> HashMap<Digest, Image> {
+        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let share = roots.len().div_ceil(threads.min(MAX_THREADS)).max(MIN_SHARE);
+        let open = |share: &[&Descriptor]| -> Vec<(Digest, Image)> {
+            share.iter().filter_map(|root| Some((root.digest, self.image_at(root).ok()?))).collect()
+        };
+        std::thread::scope(|scope| {
+            let mut shares = roots.chunks(share);
+            let first = shares.next().unwrap_or_default();
+            let others: Vec<_> = shares.map(|share| scope.spawn(move || open(share))).collect();
+            let mut opened: HashMap<Digest, Image> = open(first).into_iter().collect();
+            opened.extend(others.into_iter().filter_map(|thread| thread.join().ok()).flatten());
+            opened
+        })
     }
 
     /// The image of a manifest, with its configuration.

@@ -11,7 +11,6 @@ use super::layout::BLOBS;
 use crate::descriptor::Descriptor;
 use crate::digest::Algorithm;
 use crate::digest::Digest;
-use crate::error::Context;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Limit;
@@ -61,10 +60,14 @@ impl Store {
         if blob.size > MAX_DOCUMENT {
             return Err(Error::limit(Limit::DocumentSize, MAX_DOCUMENT));
         }
-        let mut content = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0) + 1);
-        let read = self.blob(blob)?.read_to_end(&mut content).map_err(Error::from);
-        read.context(|| format!("blob {}", blob.digest))?;
-        Ok(content)
+        let read = || {
+            // The file has the promised size; so many bytes, and their digest, are all there is to check.
+            let mut content = vec![0; usize::try_from(blob.size).unwrap_or(0)];
+            self.open_blob(blob)?.read_exact(&mut content)?;
+            crate::verify::check(blob, &content)?;
+            Ok(content)
+        };
+        read().map_err(|error: Error| error.context(format!("blob {}", blob.digest)))
     }
 
     /// The digests and sizes in bytes of all blobs, in no order. What lies among them and is named otherwise is left
@@ -133,8 +136,7 @@ impl Store {
         let opened = dir.file_and_size(&blob.digest.hex().to_string());
         let (file, found) = opened.map_err(|error| if error.is_not_found() { missing() } else { error })?;
         if found != blob.size {
-            let error = Error::from(ErrorKind::SizeMismatch { expected: blob.size, found });
-            return Err(error.context(format!("blob {}", blob.digest)));
+            return Err(ErrorKind::SizeMismatch { expected: blob.size, found }.into());
         }
         Ok(file)
     }

@@ -31,7 +31,10 @@ impl Store {
     /// The manifest for the host's platform; where the store does not have that image whole, the first of the index
     /// that it has whole. So an image that is only half here, after a pull that failed, takes no name away.
     pub(crate) fn manifest_at(&self, root: &Descriptor) -> Result<Manifest> {
-        let document = self.document(root)?;
+        let document = match self.document(root)? {
+            Root::Manifest(manifest) => return Ok(manifest),
+            index => index,
+        };
         let host = self.choose(document.clone(), &Platform::host());
         match &host {
             Ok(manifest) if self.is_whole(manifest)? => return host,
