@@ -90,7 +90,7 @@ type Start<R> = io::Chain<Cursor<Vec<u8>>, R>;
 
 enum Inner<R: BufRead> {
     Plain(R),
-    Gzip(Box<Members<R>>),
+    Gzip(Members<R>),
     #[cfg(feature = "zstd")]
     Zstd(zstd::stream::read::Decoder<'static, R>),
 }
@@ -103,7 +103,7 @@ impl<R: BufRead> Decoder<R> {
         let stream = Cursor::new(start).chain(stream);
         let inner = match compression {
             Compression::None => Inner::Plain(stream),
-            Compression::Gzip => Inner::Gzip(Box::new(Members::new(stream))),
+            Compression::Gzip => Inner::Gzip(Members::new(stream)),
             #[cfg(feature = "zstd")]
             Compression::Zstd => Inner::Zstd(zstd::stream::read::Decoder::with_buffer(stream)?),
             #[cfg(not(feature = "zstd"))]
@@ -131,7 +131,7 @@ impl<R: BufRead> Read for Decoder<R> {
 
 /// gzip members one after another, with zero bytes allowed behind each (GNU tar pads to its record size).
 enum Members<R: BufRead> {
-    In(GzDecoder<R>),
+    In(Box<GzDecoder<R>>),
     /// Behind a member: what follows is another, or zero bytes, or the end.
     Between(R),
     /// Only while the state changes.
@@ -140,7 +140,7 @@ enum Members<R: BufRead> {
 
 impl<R: BufRead> Members<R> {
     fn new(stream: R) -> Members<R> {
-        Members::In(GzDecoder::new(stream))
+        Members::In(Box::new(GzDecoder::new(stream)))
     }
 
     /// Looks for the next member; false at the end.
@@ -175,7 +175,7 @@ impl<R: BufRead> Read for Members<R> {
                 return Ok(count);
             }
             if let Members::In(ended) = std::mem::replace(self, Members::Lost) {
-                *self = Members::Between(ended.into_inner());
+                *self = Members::Between((*ended).into_inner());
             }
         }
         Ok(0)

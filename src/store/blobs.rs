@@ -29,7 +29,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the operating system refuses to say.
+    /// [`ErrorKind::Io`] if the operating system refuses to say.
     pub fn contains(&self, blob: &Descriptor) -> Result<bool> {
         let Some(dir) = self.existing_blobs_dir(blob.digest.algorithm())? else { return Ok(false) };
         let stat = dir.stat(&blob.digest.hex().to_string())?;
@@ -40,10 +40,10 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if it is not there;
-    /// [`ErrorKind::SizeMismatch`](crate::ErrorKind::SizeMismatch) if its file has another size;
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if its place is taken by something that is no regular file. The
-    /// reader fails with [`ErrorKind::DigestMismatch`](crate::ErrorKind::DigestMismatch) at its end if the content is
+    /// [`ErrorKind::NotFound`] if it is not there;
+    /// [`ErrorKind::SizeMismatch`] if its file has another size;
+    /// [`ErrorKind::Io`] if its place is taken by something that is no regular file. The
+    /// reader fails with [`ErrorKind::DigestMismatch`] at its end if the content is
     /// another.
     pub fn blob(&self, blob: &Descriptor) -> Result<BlobReader> {
         let file = self.open_blob(blob)?;
@@ -54,7 +54,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) if it is promised to be larger than 8 MiB;
+    /// [`ErrorKind::LimitExceeded`] if it is promised to be larger than 8 MiB;
     /// those of [`blob`](Store::blob) and its reader.
     pub fn read(&self, blob: &Descriptor) -> Result<Vec<u8>> {
         if blob.size > MAX_DOCUMENT {
@@ -75,7 +75,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a directory cannot be read.
+    /// [`ErrorKind::Io`] if a directory cannot be read.
     pub fn blobs(&self) -> Result<impl Iterator<Item = Result<(Digest, u64)>> + use<>> {
         let mut found = Vec::new();
         for algorithm in Algorithm::ALL {
@@ -112,7 +112,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the operating system refuses to say.
+    /// [`ErrorKind::Io`] if the operating system refuses to say.
     pub fn size_of(&self, digest: Digest) -> Result<Option<u64>> {
         let Some(dir) = self.existing_blobs_dir(digest.algorithm())? else { return Ok(None) };
         Ok(blob_size(dir, digest.algorithm(), &digest.hex().to_string())?.map(|(_, size)| size))

@@ -147,7 +147,7 @@ fn a_pull_survives_being_killed_at_any_system_call() {
 fn calls(log: &str) -> Vec<(&str, &str)> {
     log.lines()
         .filter_map(|line| {
-            let (_, rest) = line.trim_start().split_once(|c: char| c == ' ')?;
+            let (_, rest) = line.trim_start().split_once(' ')?;
             let rest = rest.trim_start();
             let (call, arguments) = rest.split_once('(')?;
             Some((call, arguments))

@@ -541,11 +541,11 @@ fn an_entry_has_one_name() {
     let entries =
         [entry(&one, labels(first, first)), entry(&one, labels(first, copy)), entry(&two, labels(redis, "alpine"))];
     rewrite_index(&store, json!(entries));
-    assert!(failure(store.resolve(&name("alpine"))).is_not_found(), "it is redis");
+    assert!(failure(store.resolve(name("alpine"))).is_not_found(), "it is redis");
     assert!(failure(store.untag(Name::Verbatim("alpine".to_owned()))).is_not_found());
-    store.untag(&name("a:1")).unwrap();
-    assert!(store.resolve(&name("copy:1")).is_ok(), "the copy is another name");
-    assert_eq!(store.resolve(&name("redis:alpine")).unwrap().digest, two.digest);
+    store.untag(name("a:1")).unwrap();
+    assert!(store.resolve(name("copy:1")).is_ok(), "the copy is another name");
+    assert_eq!(store.resolve(name("redis:alpine")).unwrap().digest, two.digest);
 }
 
 /// A pull that failed half-way takes no image away that was whole.
@@ -554,10 +554,10 @@ fn half_an_image_does_not_hide_a_whole_one() {
     let scratch = Scratch::new();
     let store = scratch.store("store");
     Fixture::demo().tag(&store, &name("demo")).unwrap();
-    let host = store.image(&name("demo")).unwrap();
+    let host = store.image(name("demo")).unwrap();
     let layer = host.manifest().layers()[1].clone();
     fs::remove_file(blob_path(&store, &layer)).unwrap();
-    let opened = store.image(&name("demo")).unwrap();
+    let opened = store.image(name("demo")).unwrap();
     assert_ne!(opened.platform(), host.platform());
     assert!(opened.is_complete().unwrap());
 }
@@ -570,7 +570,7 @@ fn names_that_are_there_are_not_thrown_away() {
     two_layers().tag(&store, &name("app")).unwrap();
     fs::remove_file(store.path().join("oci-layout")).unwrap();
     let mended = Store::open_or_create(store.path()).unwrap();
-    assert!(mended.image(&name("app")).unwrap().is_complete().unwrap());
+    assert!(mended.image(name("app")).unwrap().is_complete().unwrap());
 }
 
 /// Calls that fail change nothing, not even the spelling of another tool's index.
@@ -584,7 +584,7 @@ fn failing_calls_change_nothing() {
     let before = contents(store.path());
     assert_kind!(failure(Store::create(store.path())), ErrorKind::NotALayout { .. });
     assert_eq!(contents(store.path()), before);
-    assert!(failure(store.untag(&name("missing"))).is_not_found());
+    assert!(failure(store.untag(name("missing"))).is_not_found());
     assert_kind!(failure(store.untag(Name::Verbatim("bad".to_owned()))), ErrorKind::InvalidDocument { .. });
     assert_eq!(fs::read_to_string(store.path().join("index.json")).unwrap(), layout);
 }
@@ -597,7 +597,7 @@ fn a_held_lock_on_facts_is_not_waited_for() {
     two_layers().tag(&store, &name("app")).unwrap();
     let held = fs::File::create(store.path().join("layercake/facts")).unwrap();
     held.lock().unwrap();
-    assert!(store.image(&name("app")).unwrap().unpacked_size().unwrap() > 0);
+    assert!(store.image(name("app")).unwrap().unpacked_size().unwrap() > 0);
 }
 
 /// A list that is all brackets and no image.
@@ -607,7 +607,7 @@ fn an_endless_list_of_entries_is_refused() {
     let store = scratch.store("store");
     let list = format!("{{\"manifests\":[{}0]}}", "0,".repeat(600_000));
     fs::write(store.path().join("index.json"), list).unwrap();
-    assert_kind!(failure(store.resolve(&name("app"))), ErrorKind::InvalidDocument { .. });
+    assert_kind!(failure(store.resolve(name("app"))), ErrorKind::InvalidDocument { .. });
 }
 
 /// A file that has more in it than was counted is not published.
