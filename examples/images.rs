@@ -69,9 +69,7 @@ fn parse() -> support::Result<Option<Options>> {
             Long("json") => options.json = true,
             Long(option) => {
                 let option = option.to_owned();
-                if !options.common.take(&option, &mut args)? {
-                    return Err(Long(&option).unexpected().into());
-                }
+                options.common.take(&option, &mut args)?;
             }
             Value(filter) if options.filter.is_none() => {
                 options.filter = Some(glob::Pattern::new(&support::argument(filter)?)?);

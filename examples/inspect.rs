@@ -45,9 +45,7 @@ fn inspect() -> support::Result {
             Long("help") | Short('h') => return support::print(USAGE),
             Long(option) => {
                 let option = option.to_owned();
-                if !common.take(&option, &mut args)? {
-                    return Err(Long(&option).unexpected().into());
-                }
+                common.take(&option, &mut args)?;
             }
             Value(value) if name.is_none() => name = Some(support::argument(value)?),
             other => return Err(other.unexpected().into()),

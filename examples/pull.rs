@@ -79,9 +79,7 @@ fn parse() -> support::Result<Option<Options>> {
             Long("quiet") | Short('q') => options.quiet = true,
             Long(option) => {
                 let option = option.to_owned();
-                if !options.common.take(&option, &mut args)? {
-                    return Err(Long(&option).unexpected().into());
-                }
+                options.common.take(&option, &mut args)?;
             }
             Value(name) if options.name.is_none() => options.name = Some(support::argument(name)?),
             other => return Err(other.unexpected().into()),

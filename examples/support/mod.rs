@@ -37,14 +37,14 @@ pub struct Common {
 }
 
 impl Common {
-    /// Takes the option, if it is one of these.
-    pub fn take(&mut self, option: &str, args: &mut lexopt::Parser) -> Result<bool> {
+    /// Takes the option, which is one of these or a mistake.
+    pub fn take(&mut self, option: &str, args: &mut lexopt::Parser) -> Result {
         match option {
             "store" => self.store = Some(args.value()?.into()),
             "platform" => self.platform = Some(text(args)?.parse()?),
-            _ => return Ok(false),
+            _ => return Err(lexopt::Arg::Long(option).unexpected().into()),
         }
-        Ok(true)
+        Ok(())
     }
 
     /// `--store`, `$LAYERCAKE_STORE`, or `layercake` in the user's data directory.

@@ -8,11 +8,11 @@ use std::fmt;
 use std::io;
 use std::io::Read;
 
+use super::endpoint::Endpoint;
 use super::fault::refusal;
 use super::http::Body;
 use super::http::Request;
 use super::http::Response;
-use super::repository::Repository;
 
 use crate::descriptor::Descriptor;
 use crate::error::Error;
@@ -28,7 +28,7 @@ const SKIP: usize = 16 << 10;
 
 /// A blob on its way.
 pub(crate) struct Download {
-    repository: Repository,
+    endpoint: Endpoint,
     blob: Descriptor,
     body: Option<Body>,
     /// How many of the blob's bytes are behind us.
@@ -45,9 +45,9 @@ pub(crate) struct Download {
 
 impl Download {
     /// The blob's bytes from `offset` on. No request is made before the first read.
-    pub(crate) fn new(repository: Repository, blob: Descriptor, offset: u64) -> Download {
+    pub(super) fn new(endpoint: Endpoint, blob: Descriptor, offset: u64) -> Download {
         Download {
-            repository,
+            endpoint,
             blob,
             body: None,
             offset,
@@ -134,14 +134,14 @@ impl Download {
     }
 
     fn send(&self, start: Option<u64>, watch: &Watch<'_>) -> Result<Response> {
-        let url = self.repository.blob_url(self.blob.digest);
+        let url = self.endpoint.blob_url(self.blob.digest);
         // All of it, because all of it may come.
         let mut request = Request { expected: self.blob.size, ..Request::get(url) };
         if let Some(start) = start {
             // Only where it is needed: some registries refuse any request with it.
             request = request.header("range", format!("bytes={start}-"));
         }
-        self.repository.registry.send(request, &self.repository.purpose, watch)
+        self.endpoint.send(request, watch)
     }
 
     fn accept_whole(&mut self, response: Response, watch: &Watch<'_>) -> Result<Body> {
@@ -185,12 +185,12 @@ impl Download {
         if self.all_failures > MAX_FAILURES {
             return Err(error);
         }
-        self.repository.registry.pause(watch, Some(&self.blob), self.failures, error)
+        self.endpoint.registry().pause(watch, Some(&self.blob), self.failures, error)
     }
 
     /// A fault that another request may get around.
     fn fault<T>(&self, reason: &str) -> Result<T> {
-        let host = self.repository.origin.authority();
+        let host = self.endpoint.authority();
         Err(ErrorKind::Network { host, reason: reason.to_owned() }.into())
     }
 

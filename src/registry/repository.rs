@@ -2,17 +2,15 @@
 
 use std::io;
 use std::io::Read;
-use std::sync::Arc;
 
-use super::Purpose;
 use super::Registry;
 use super::download::Download;
+use super::endpoint::Endpoint;
 use super::fault::at_most;
 use super::fault::refusal;
 use super::http::Request;
 use super::http::Response;
 use super::url::Origin;
-use super::url::Url;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Algorithm;
@@ -44,22 +42,21 @@ pub struct BlobBody(Download);
 /// Each method makes the requests that its one question needs, and repeats them as the client's
 /// [`Retry`](super::Retry) has it.
 #[derive(Clone, Debug)]
-pub struct Repository {
-    pub(super) registry: Registry,
-    pub(super) origin: Origin,
-    pub(super) purpose: Arc<Purpose>,
-    name: Arc<str>,
-}
+pub struct Repository(Endpoint);
 
 impl Repository {
     pub(super) fn new(registry: Registry, host: String, origin: Origin, name: &str) -> Repository {
-        let scope = format!("repository:{name}:pull");
-        Repository { registry, origin, purpose: Arc::new(Purpose { host, scope }), name: name.into() }
+        Repository(Endpoint::new(registry, host, origin, name))
     }
 
     /// Its name on its host, such as `library/ubuntu`.
     pub fn name(&self) -> &str {
-        &self.name
+        self.0.name()
+    }
+
+    /// The bytes of a blob from `offset` on, unverified.
+    pub(crate) fn download(&self, blob: &Descriptor, offset: u64) -> Download {
+        Download::new(self.0.clone(), blob.clone(), offset)
     }
 
     /// Asks what a tag or a digest means, without fetching it (distribution-spec, "Checking if content exists in the
@@ -109,11 +106,11 @@ impl Repository {
     /// The reader's errors are those of [`ErrorKind`] for connections, [`ErrorKind::Registry`],
     /// [`ErrorKind::SizeMismatch`] and [`ErrorKind::DigestMismatch`].
     pub fn blob(&self, descriptor: &Descriptor) -> Blob {
-        VerifiedReader::new(BlobBody(Download::new(self.clone(), descriptor.clone(), 0)), descriptor)
+        VerifiedReader::new(BlobBody(self.download(descriptor, 0)), descriptor)
     }
 
     pub(crate) fn resolve_watched(&self, identifier: &Identifier, watch: &Watch<'_>) -> Result<Option<Descriptor>> {
-        let request = Request::head(self.manifest_url(identifier)).header("accept", accept());
+        let request = Request::head(self.0.manifest_url(identifier)).header("accept", accept());
         let response = self.request(request, watch, |response| match response.status() {
             200 => Ok(response),
             _ => Err(refusal(response)),
@@ -178,7 +175,7 @@ impl Repository {
             return Err(Error::limit(Limit::DocumentSize, MAX_DOCUMENT));
         }
         let mut content = vec![0; usize::try_from(descriptor.size).unwrap_or(0)];
-        let mut download = Download::new(self.clone(), descriptor.clone(), 0);
+        let mut download = self.download(descriptor, 0);
         let mut filled = 0;
         loop {
             match download.read(&mut content[filled..], watch)? {
@@ -190,23 +187,15 @@ impl Repository {
         Ok(content)
     }
 
-    pub(super) fn blob_url(&self, digest: Digest) -> Url {
-        self.origin.url(format!("/v2/{}/blobs/{digest}", self.name))
-    }
-
-    fn manifest_url(&self, identifier: &Identifier) -> Url {
-        self.origin.url(format!("/v2/{}/manifests/{identifier}", self.name))
-    }
-
     fn manifest_request(&self, identifier: &Identifier, expected: u64) -> Request {
-        let request = Request::get(self.manifest_url(identifier)).header("accept", accept());
+        let request = Request::get(self.0.manifest_url(identifier)).header("accept", accept());
         Request { expected, ..request }
     }
 
     /// Sends a request until its answer can be read.
     fn request<T>(&self, request: Request, watch: &Watch<'_>, read: impl Fn(Response) -> Result<T>) -> Result<T> {
-        let answered = self.registry.retrying(watch, || {
-            let response = self.registry.send(request.clone(), &self.purpose, watch)?;
+        let answered = self.0.registry().retrying(watch, || {
+            let response = self.0.send(request.clone(), watch)?;
             read(response)
         });
         answered.map_err(|error| match error.kind() {

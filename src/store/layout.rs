@@ -3,16 +3,13 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use serde::Deserialize;
 
 use super::LOCK_LIMIT;
-use super::Shared;
 use super::Store;
-use super::facts::Facts;
 use super::index::INDEX;
 
 use crate::digest::Algorithm;
@@ -22,7 +19,6 @@ use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::atomic;
-use crate::fs::atomic::Durability;
 use crate::fs::dir::Dir;
 use crate::fs::lock::Lock;
 
@@ -96,11 +92,6 @@ impl Store {
             Made::Now(store) => Ok(store),
             Made::Before => Store::open(path),
         }
-    }
-
-    fn at(dir: Dir) -> Store {
-        let shared = Shared { dir, blobs: Default::default(), facts: Facts::default() };
-        Store { shared: Arc::new(shared), durability: Durability::Full, prepared: Arc::default() }
     }
 
     /// The folder of what is ours, made if it is missing.

@@ -91,6 +91,11 @@ impl Store {
         self.dir().path()
     }
 
+    fn at(dir: Dir) -> Store {
+        let shared = Shared { dir, blobs: Default::default(), facts: Facts::default() };
+        Store { shared: Arc::new(shared), durability: Durability::Full, prepared: Arc::default() }
+    }
+
     fn dir(&self) -> &Dir {
         &self.shared.dir
     }

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
 
-use super::server::Request;
+use super::request::Request;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;

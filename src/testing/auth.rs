@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode_str;
 
 use super::answer::Answer;
-use super::server::Request;
+use super::request::Request;
 
 /// What the registry demands of its clients.
 #[derive(Debug, Default)]

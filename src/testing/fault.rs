@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::answer::Answer;
 use super::answer::Content;
-use super::server::Request;
+use super::request::Request;
 
 /// Something that goes wrong with certain requests.
 ///

@@ -39,9 +39,10 @@ mod answer;
 mod auth;
 mod fault;
 mod fixture;
+mod request;
 mod server;
 
 pub use fault::Fault;
 pub use fixture::Fixture;
+pub use request::Request;
 pub use server::Registry;
-pub use server::Request;

@@ -26,7 +26,6 @@ use crate::manifest::choose;
 use crate::platform::Platform;
 use crate::reference::Identifier;
 use crate::reference::ImageReference;
-use crate::registry::Download;
 use crate::registry::Registry;
 use crate::registry::Repository;
 use crate::store::Name;
@@ -431,7 +430,7 @@ impl Run<'_> {
         self.watch.tell(&Event::Started { blob, resumed: writer.written() });
         loop {
             let resumed = writer.written();
-            let mut download = Download::new(self.repository.clone(), blob.clone(), resumed);
+            let mut download = self.repository.download(blob, resumed);
             loop {
                 let count = download.read(&mut chunk, &self.watch)?;
                 if count == 0 {

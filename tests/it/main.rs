@@ -2,10 +2,12 @@
 
 mod documents;
 mod examples;
+mod images;
 mod names;
 mod platforms;
 mod store;
 mod support;
+mod tags;
 
 #[cfg(feature = "registry")]
 mod auth;
@@ -17,5 +19,7 @@ mod crash;
 mod interop;
 #[cfg(feature = "registry")]
 mod pull;
+#[cfg(feature = "registry")]
+mod resume;
 #[cfg(feature = "registry")]
 mod transport;

@@ -112,6 +112,21 @@ pub fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
+/// Case 153: every blob of the store is the registry's.
+#[track_caller]
+pub fn assert_same_blobs(served: &Store, store: &Store, image: &layercake::Image) {
+    let manifest = image.manifest();
+    for blob in manifest.layers().iter().chain([manifest.config(), &image.descriptor(), image.root()]) {
+        let path = format!("blobs/{}/{}", blob.digest.algorithm(), blob.digest.hex());
+        assert_eq!(fs::read(served.path().join(&path)).unwrap(), fs::read(store.path().join(&path)).unwrap());
+    }
+}
+
+/// The file of a blob.
+pub fn blob_path(store: &Store, blob: &layercake::Descriptor) -> PathBuf {
+    store.path().join("blobs").join(blob.digest.algorithm().name()).join(blob.digest.hex().to_string())
+}
+
 /// The error, or the test fails.
 #[track_caller]
 pub fn failure<T>(result: layercake::Result<T>) -> Error {
