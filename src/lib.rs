@@ -2,9 +2,10 @@
 //! client for registries. No daemon, no async runtime, no OpenSSL, no child processes, no global state.
 //!
 //! ```no_run
+//! # #[cfg(feature = "registry")]
+//! # fn example() -> layercake::Result<()> {
 //! use layercake::{ImageReference, Registry, Store};
 //!
-//! # fn main() -> layercake::Result<()> {
 //! let image: ImageReference = "alpine:3.20".parse()?;
 //! assert_eq!(image.to_string(), "docker.io/library/alpine:3.20");
 //!
