@@ -121,6 +121,21 @@ fn a_token_is_not_used_beyond_its_life() {
     assert_eq!(served.registry.requests()[0].header("authorization"), None, "the old one was not sent");
 }
 
+/// D32: the question whether this is a registry at all, with and without signing in.
+#[test]
+fn a_ping_signs_in_if_it_has_to() {
+    let (served, _) = Served::with(&two_layers());
+    let host = served.registry.host();
+    client().ping(&host).unwrap();
+    served.registry.require_tokens(Duration::from_secs(300));
+    client().ping(&host).unwrap();
+    served.registry.require_login(USER, PASSWORD);
+    assert_kind!(failure(client().ping(&host)), ErrorKind::Registry(refusal) if refusal.status == 401);
+    quick().credentials(Login::new(&host, USER, PASSWORD)).build().unwrap().ping(&host).unwrap();
+    served.registry.fault(Fault::on("/v2/").status(404));
+    assert!(failure(client().ping(&host)).is_not_found());
+}
+
 /// A1: of several ways in, a token goes before a password; unknown ways are passed over.
 #[test]
 fn the_best_of_several_challenges_is_answered() {

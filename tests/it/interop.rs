@@ -215,6 +215,86 @@ fn a_registry_with_passwords_lets_us_in() {
     assert!(store.image(&image).unwrap().is_complete().unwrap());
 }
 
+/// A token that `docker-registry` accepts, signed with a key of its own (distribution, "Token Authentication
+/// Implementation"). Returns the token and the file of the certificate.
+fn signed_token(scratch: &Scratch) -> (String, PathBuf) {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+    let (key, certificate, der) = (scratch.path("key.pem"), scratch.path("cert.pem"), scratch.path("cert.der"));
+    let openssl = |arguments: &[&str], paths: &[(&str, &Path)]| {
+        let mut command = Command::new("openssl");
+        command.args(arguments);
+        for (option, path) in paths {
+            command.arg(option).arg(path);
+        }
+        run(&mut command).ok();
+    };
+    let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tokens"];
+    openssl(&request, &[("-keyout", &key), ("-out", &certificate)]);
+    openssl(&["x509", "-outform", "der"], &[("-in", &certificate), ("-out", &der)]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let header = serde_json::json!({
+        "typ": "JWT", "alg": "RS256", "x5c": [BASE64_STANDARD.encode(fs::read(&der).unwrap())],
+    });
+    let claims = serde_json::json!({
+        "iss": "layercake", "aud": "reg", "sub": "", "jti": "1", "iat": now, "nbf": now - 60, "exp": now + 3600,
+        "access": [{ "type": "repository", "name": "app", "actions": ["pull", "push"] }],
+    });
+    let encode = |json: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(json.to_string());
+    let payload = format!("{}.{}", encode(header), encode(claims));
+    let (text, signature) = (scratch.path("payload"), scratch.path("signature"));
+    fs::write(&text, &payload).unwrap();
+    let mut sign = Command::new("openssl");
+    sign.args(["dgst", "-sha256", "-sign"]).arg(&key).arg("-out").arg(&signature).arg(&text);
+    run(&mut sign).ok();
+    (format!("{payload}.{}", BASE64_URL_SAFE_NO_PAD.encode(fs::read(signature).unwrap())), certificate)
+}
+
+/// Done when 2, A2: a real registry that sends us to a token server.
+#[test]
+fn a_registry_with_tokens_lets_us_in() {
+    use std::io::Read;
+    if !installed(&["docker-registry", "skopeo", "openssl"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (token, certificate) = signed_token(&scratch);
+    let tokens = TcpListener::bind("127.0.0.1:0").unwrap();
+    let realm = format!("http://{}/token", tokens.local_addr().unwrap());
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    std::thread::spawn({
+        let asked = std::sync::Arc::clone(&asked);
+        move || {
+            for connection in tokens.incoming() {
+                let mut connection = connection.unwrap();
+                let mut head = [0; 4096];
+                let count = connection.read(&mut head).unwrap_or(0);
+                asked.lock().unwrap().push(String::from_utf8_lossy(&head[..count]).into_owned());
+                let body = format!("{{\"access_token\":\"{token}\",\"expires_in\":300}}");
+                let length = body.len();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                let _ = connection.write_all(format!("{head}{body}").as_bytes());
+            }
+        }
+    });
+    let auth = format!(
+        "auth: {{token: {{realm: \"{realm}\", service: reg, issuer: layercake, rootcertbundle: {}}}}}\n",
+        certificate.display()
+    );
+    let registry = DockerRegistry::start(&scratch.path("registry"), &auth);
+    let (from, source) = source(&scratch, &two_layers());
+    registry.push(&from, &source, "app:1", &[]);
+    let image = registry.image("app:1");
+    let store = scratch.store("store");
+    asked.lock().unwrap().clear();
+    client().pull(&image).to(&store).unwrap();
+    assert!(store.image(&image).unwrap().is_complete().unwrap());
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!(asked[0].starts_with("GET /token?service=reg&scope=repository:app:pull HTTP/1.1\r\n"), "{asked:?}");
+}
+
 /// Done when 3: a real registry is killed in the middle, and started again.
 #[test]
 fn a_killed_registry_is_waited_for() {

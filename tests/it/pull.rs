@@ -159,7 +159,7 @@ fn requests_say_what_the_protocol_wants() {
     }
 }
 
-/// D6, D10: registries that say less, and types with parameters (D4).
+/// D26, D6, D10: older registries that say less, and types with parameters (D4).
 #[test]
 fn registries_may_say_little() {
     let little = [
