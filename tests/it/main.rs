@@ -14,6 +14,8 @@ mod auth;
 #[cfg(feature = "registry")]
 mod bad_input;
 #[cfg(feature = "registry")]
+mod chaos;
+#[cfg(feature = "registry")]
 mod crash;
 #[cfg(feature = "registry")]
 mod interop;
