@@ -33,9 +33,11 @@
 
 mod jobs;
 mod pull;
+mod pulled;
+mod run;
 
 pub use pull::Pull;
 pub use pull::PullPolicy;
-pub use pull::PullStatus;
-pub use pull::Pulled;
-pub use pull::Transferred;
+pub use pulled::PullStatus;
+pub use pulled::Pulled;
+pub use pulled::Transferred;
