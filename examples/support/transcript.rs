@@ -35,7 +35,7 @@ struct State {
     bars: HashMap<Digest, ProgressBar>,
     /// Layers that are there already. They are told of only if others are not.
     reused: Vec<Digest>,
-    started: bool,
+    started: Vec<Digest>,
 }
 
 impl<'a> Transcript<'a> {
@@ -49,11 +49,16 @@ impl<'a> Transcript<'a> {
 
     /// The lines after the layers'.
     pub fn finish(&self, pulled: &Pulled) -> io::Result<()> {
+        self.screen.clear()?;
         let mut out = io::stdout().lock();
+        if !self.quiet && pulled.status == PullStatus::DownloadedNewer {
+            self.state().reused.drain(..).try_for_each(|blob| writeln!(out, "{}: Already exists", blob.short()))?;
+        }
+        if !self.quiet && !self.lines {
+            // What the bars showed stays, as lines.
+            self.state().started.iter().try_for_each(|blob| writeln!(out, "{}: Pull complete", blob.short()))?;
+        }
         if !self.quiet {
-            if pulled.status == PullStatus::DownloadedNewer {
-                self.tell_reused(&mut self.state());
-            }
             let name = pulled.reference.familiar();
             writeln!(out, "Digest: {}", pulled.root.digest)?;
             match pulled.status {
@@ -77,17 +82,18 @@ impl<'a> Transcript<'a> {
         }
     }
 
+    /// Says which layers are there already; where bars tell of layers, at the end.
     fn tell_reused(&self, state: &mut State) {
-        for digest in state.reused.drain(..) {
-            self.layer(digest, "Already exists");
+        if self.lines {
+            state.reused.drain(..).for_each(|digest| self.layer(digest, "Already exists"));
         }
     }
 
     fn start(&self, blob: &Descriptor) {
         let mut state = self.state();
-        state.started = true;
         self.tell_reused(&mut state);
-        let style = ProgressStyle::with_template("{prefix}: {msg} [{bar:40}] {bytes}/{total_bytes}");
+        state.started.push(blob.digest);
+        let style = ProgressStyle::with_template("{prefix}: {msg} [{bar:50}] {decimal_bytes}/{decimal_total_bytes}");
         let bar = ProgressBar::new(blob.size)
             .with_style(style.expect("the template is valid").progress_chars("=> "))
             .with_prefix(blob.digest.short().to_string())
@@ -123,7 +129,7 @@ impl Observer for Transcript<'_> {
             Event::Reused { blob } => {
                 let mut state = self.state();
                 state.reused.push(blob.digest);
-                if state.started {
+                if !state.started.is_empty() {
                     self.tell_reused(&mut state);
                 }
             }
