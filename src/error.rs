@@ -207,6 +207,8 @@ pub enum Limit {
     IndexDepth,
     /// How many nested indexes are read in search of a platform.
     NestedIndexes,
+    /// How many entries of indexes that name no platform are looked into.
+    UnnamedEntries,
     /// How many layers an image has.
     Layers,
     /// How often a registry redirects one request.
@@ -225,6 +227,7 @@ impl fmt::Display for Limit {
             Limit::LayoutSize => "bytes of index.json",
             Limit::IndexDepth => "depth of nested indexes",
             Limit::NestedIndexes => "number of nested indexes",
+            Limit::UnnamedEntries => "number of entries without platform",
             Limit::Layers => "number of layers",
             Limit::Redirects => "number of redirects",
             Limit::UnpackedSize => "unpacked bytes of a layer",
@@ -322,6 +325,13 @@ impl Error {
     /// Whether content was not what its descriptor promised.
     pub fn is_corrupt(&self) -> bool {
         matches!(self.kind(), ErrorKind::DigestMismatch { .. } | ErrorKind::SizeMismatch { .. })
+    }
+
+    /// Whether a blob is not there, is damaged, or has something in its place that is no file: fetching it mends all.
+    pub(crate) fn is_as_good_as_missing(&self) -> bool {
+        let no_file = |source: &io::Error| source.kind() == io::ErrorKind::InvalidData;
+        let displaced = matches!(self.kind(), ErrorKind::Io { source, .. } if no_file(source));
+        self.is_not_found() || self.is_corrupt() || displaced
     }
 
     /// An error of the operating system, sorted: full disks and refused writes have kinds of their own.

@@ -68,11 +68,12 @@ struct Parts {
 
 impl Store {
     /// The image that a name leads to. Of an index, the image for the host's platform; where the store does not have
-    /// that one, the first of the index that it has.
+    /// that one whole, the first in the index itself that it has whole.
     ///
     /// # Errors
     ///
     /// * [`ErrorKind::NotFound`]: there is no such name, or none of its images is in the store.
+    /// * [`ErrorKind::NoMatchingPlatform`]: none of them is, and the index lists none for the host.
     /// * [`ErrorKind::DigestMismatch`], [`ErrorKind::SizeMismatch`]: a document was damaged.
     /// * [`ErrorKind::InvalidDocument`] and the others of [`Root::parse`](crate::manifest::Root::parse): a document is not what it must be.
     pub fn image(&self, name: impl Into<Name>) -> Result<Image> {
@@ -144,10 +145,16 @@ impl Store {
             share.iter().filter_map(|root| Some((root.digest, self.image_at(root).ok()?))).collect()
         };
         std::thread::scope(|scope| {
-            let mut shares = roots.chunks(share);
-            let first = shares.next().unwrap_or_default();
-            let others: Vec<_> = shares.map(|share| scope.spawn(move || open(share))).collect();
-            let mut opened: HashMap<Digest, Image> = open(first).into_iter().collect();
+            let mut opened = HashMap::new();
+            let mut others = Vec::new();
+            for share in roots.chunks(share).skip(1) {
+                match std::thread::Builder::new().spawn_scoped(scope, move || open(share)) {
+                    Ok(thread) => others.push(thread),
+                    // The system gives no more threads.
+                    Err(_) => opened.extend(open(share)),
+                }
+            }
+            opened.extend(roots.chunks(share).next().map(open).unwrap_or_default());
             opened.extend(others.into_iter().filter_map(|thread| thread.join().ok()).flatten());
             opened
         })

@@ -14,6 +14,8 @@ use crate::platform::Platform;
 const MAX_DEPTH: u64 = 4;
 /// How many nested indexes are read in search of a platform.
 const MAX_NESTED: u64 = 16;
+/// How many entries that name no platform are looked into.
+const MAX_UNNAMED: u64 = 64;
 
 /// Gets the document that an index points to.
 type Read<'a> = &'a mut dyn FnMut(&Descriptor) -> Result<Root>;
@@ -29,7 +31,7 @@ pub(crate) fn choose(root: Root, platform: &Platform, read: Read<'_>, platform_o
         Root::Manifest(manifest) => return Ok(manifest),
         index => index,
     };
-    let mut search = Search { platform, read, platform_of, nested: 0, seen: Vec::new() };
+    let mut search = Search { platform, read, platform_of, nested: 0, unnamed: 0, seen: Vec::new() };
     let found = search.find(root, true, 0)?;
     found.ok_or_else(|| {
         let available = search.seen;
@@ -42,6 +44,7 @@ struct Search<'a> {
     read: Read<'a>,
     platform_of: PlatformOf<'a>,
     nested: u64,
+    unnamed: u64,
     /// The platforms that were met, for the error.
     seen: Vec<Platform>,
 }
@@ -71,6 +74,10 @@ impl Search<'_> {
         if known {
             return Ok(Some(manifest));
         }
+        // Beside images for platforms, what is no image is something about them: a signature, a list of contents.
+        if !manifest.config().media_type.is_config() && !self.seen.is_empty() {
+            return Ok(None);
+        }
         match (self.platform_of)(&manifest)? {
             Some(found) if !self.platform.runs(&found) => {
                 self.seen.push(found);
@@ -85,6 +92,12 @@ impl Search<'_> {
             self.nested += 1;
             if self.nested > MAX_NESTED {
                 return Err(Error::limit(Limit::NestedIndexes, MAX_NESTED));
+            }
+        }
+        if entry.platform.is_none() {
+            self.unnamed += 1;
+            if self.unnamed > MAX_UNNAMED {
+                return Err(Error::limit(Limit::UnnamedEntries, MAX_UNNAMED));
             }
         }
         let root = (self.read)(entry)?;

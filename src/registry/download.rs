@@ -24,6 +24,8 @@ use crate::event::Watch;
 const PROGRESS: u64 = 64 << 10;
 /// How often a download goes on after failures, whatever progress it made between.
 const MAX_FAILURES: u32 = 100;
+/// Parts that are smaller count as connections that broke, so that no registry makes us ask for each byte.
+const SMALLEST_PART: u64 = 64 << 10;
 const SKIP: usize = 16 << 10;
 
 /// A blob on its way.
@@ -35,6 +37,8 @@ pub(crate) struct Download {
     offset: u64,
     /// Whether the answer says where it ends, so that there is nothing to be found behind it.
     bounded: bool,
+    /// Where the part ends that is on its way, if that is before the blob's end.
+    part_end: Option<u64>,
     /// Whether the registry answered a request for a part with something useless.
     whole_only: bool,
     /// Failures since the last progress, where that was, and all of them.
@@ -52,6 +56,7 @@ impl Download {
             body: None,
             offset,
             bounded: false,
+            part_end: None,
             whole_only: false,
             failures: 0,
             failed_at: offset,
@@ -70,6 +75,10 @@ impl Download {
             watch.check()?;
             if self.offset == self.blob.size && (self.body.is_none() || self.bounded) {
                 return Ok(0);
+            }
+            if self.part_end.take_if(|end| *end == self.offset).is_some() {
+                // A part that was promised came whole: the next is asked for, and nothing went wrong.
+                self.body = None;
             }
             match self.try_read(buffer, watch) {
                 Ok(count) => return Ok(count),
@@ -165,10 +174,14 @@ impl Download {
         }
         let rest = self.blob.size - self.offset;
         let length = response.content_length();
-        // A part of the rest is allowed too (RFC 9110, section 15.3.7); what then follows is asked for when it ends.
         self.bounded = length == Some(rest);
         match length {
             Some(found) if found > rest => self.size_mismatch(self.offset.saturating_add(found)),
+            // A part of the rest is allowed too (RFC 9110, section 15.3.7), if it is worth a request.
+            Some(found) if found < rest => {
+                self.part_end = Some(self.offset + found).filter(|_| found >= SMALLEST_PART);
+                Ok(Some(response.into_body()))
+            }
             _ => Ok(Some(response.into_body())),
         }
     }
@@ -176,6 +189,7 @@ impl Download {
     /// Waits before going on, if going on may help.
     fn recover(&mut self, error: Error, watch: &Watch<'_>) -> Result<()> {
         self.body = None;
+        self.part_end = None;
         if self.offset >= self.failed_at + PROGRESS {
             self.failures = 0;
         }

@@ -83,6 +83,7 @@ impl Repository {
     ///
     /// * [`ErrorKind::Registry`]: a status other than 200; its codes and messages are kept.
     /// * [`ErrorKind::DigestMismatch`]: it is not what was asked for, or not what the registry says it is.
+    /// * [`ErrorKind::InvalidDigest`]: the header with the digest has something else.
     /// * [`ErrorKind::LimitExceeded`]: more than 8 MiB.
     /// * Those of [`Root::parse`]; the kinds of connections that fail.
     pub fn fetch(&self, identifier: &Identifier) -> Result<Root> {

@@ -125,8 +125,18 @@ impl Store {
             return Ok(());
         }
         let dir = self.blobs_dir(blob.digest.algorithm())?;
-        self.durability.sync_file(&self.open_blob(blob)?, &dir)?;
+        if self.durability.sync_file(&self.open_blob(blob)?, &dir).is_err() {
+            // Nobody knows what of the file is on the disk, and the next sync of it would not say.
+            return self.write_again(blob);
+        }
         self.durability.sync_dir(&dir)
+    }
+
+    /// Puts a blob's content, verified, into a new file in the place of its old one.
+    fn write_again(&self, blob: &Descriptor) -> Result<()> {
+        let mut writer = self.writer(blob.digest.algorithm())?;
+        io::copy(&mut self.blob(blob)?, &mut writer)?;
+        writer.replace_as(blob)
     }
 
     /// The file of the blob, in its promised size and not verified.

@@ -48,6 +48,8 @@ pub(super) struct Entry<'a> {
 enum Role<'a> {
     /// It has this name, or none.
     Root(Option<Cow<'a, str>>),
+    /// It says that it has this name, which another tool gave to another entry or took away.
+    Lost(Cow<'a, str>),
     /// It is what other tools see under this name.
     View(Cow<'a, str>),
 }
@@ -72,7 +74,7 @@ impl<'a> Index<'a> {
     pub(super) fn named(&self) -> impl Iterator<Item = (Name, &Entry<'a>)> {
         self.entries.iter().filter_map(|entry| match &entry.role {
             Role::Root(Some(name)) => Some((Name::from_text(name), entry)),
-            Role::Root(None) => Some((Name::Unnamed, entry)),
+            Role::Root(None) | Role::Lost(_) => Some((Name::Unnamed, entry)),
             Role::View(_) => None,
         })
     }
@@ -90,9 +92,15 @@ impl<'a> Index<'a> {
         self.entries.splice(at..at, entries);
     }
 
-    /// Takes away the entries of this name.
+    /// Takes away the entries of this name. Those that only say that they have it lose that word: else they would have
+    /// the name again when nobody else does.
     pub(super) fn remove(&mut self, name: &str) {
         self.entries.retain(|entry| !entry.is_called(name));
+        for entry in &mut self.entries {
+            if matches!(&entry.role, Role::Lost(lost) if lost == name) {
+                entry.forget_name();
+            }
+        }
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -129,6 +137,19 @@ impl Entry<'_> {
         match &self.role {
             Role::Root(found) => found.as_deref() == Some(name),
             Role::View(found) => found == name,
+            Role::Lost(_) => false,
+        }
+    }
+
+    /// Takes the annotations away that this crate wrote; what else the entry says stays.
+    fn forget_name(&mut self) {
+        let Ok(mut entry) = serde_json::from_str::<serde_json::Value>(self.raw.get()) else { return };
+        if let Some(annotations) = entry.get_mut("annotations").and_then(serde_json::Value::as_object_mut) {
+            annotations.retain(|name, _| name != CONTAINERD_NAME && name != VIEW);
+        }
+        if let Ok(raw) = serde_json::value::to_raw_value(&entry) {
+            self.raw = Cow::Owned(raw);
+            self.role = Role::Root(None);
         }
     }
 
@@ -205,24 +226,25 @@ impl<'a> Labels<'a> {
         self.layout.as_ref().filter(|_| own && self.view_of.is_some())
     }
 
-    /// What the entry is called, taken alone. A whole name goes before the bare tags that other tools write.
+    /// What the entry is called, taken alone: the layout's annotation, unless that is only the tag of containerd's.
     fn own_name(&self) -> Option<&Cow<'a, str>> {
         match (&self.layout, &self.containerd) {
-            (Some(layout), Some(containerd)) if layout != containerd => {
-                let whole = |text: &str| Name::from_text(text).reference().is_some();
-                Some(if !whole(layout) && whole(containerd) { containerd } else { layout })
-            }
+            (Some(layout), Some(containerd)) if is_tag_of(layout, containerd) => Some(containerd),
             (layout, containerd) => layout.as_ref().or(containerd.as_ref()),
         }
     }
+}
+
+/// Whether a name is the other's tag or digest alone, as containerd exports it.
+fn is_tag_of(tag: &str, name: &str) -> bool {
+    name.strip_suffix(tag).is_some_and(|rest| rest.ends_with([':', '@']))
 }
 
 fn assign<'a>(labels: &[Labels<'a>]) -> Vec<Role<'a>> {
     let views = || labels.iter().filter_map(|entry| Some((entry, entry.view_name()?)));
     let viewed: HashSet<(&str, &str)> =
         views().filter_map(|(entry, name)| Some((&**name, entry.view_of.as_deref()?))).collect();
-    let named_by_layout = labels.iter().filter(|entry| entry.view_name().is_none());
-    let claimed: HashSet<&str> = named_by_layout.filter_map(|entry| entry.layout.as_deref()).collect();
+    let claimed: HashSet<&str> = labels.iter().filter_map(|entry| entry.layout.as_deref()).collect();
     let rooted: HashSet<(&str, &str)> = labels
         .iter()
         .filter(|entry| entry.view_of.is_none())
@@ -236,16 +258,14 @@ fn assign<'a>(labels: &[Labels<'a>]) -> Vec<Role<'a>> {
             {
                 return Role::View(name.clone());
             }
-            let name = entry.own_name();
-            let lost = match (&entry.layout, name) {
-                // Another tool gave the name to another entry, or took the view away: it is no longer the root's.
-                (None, Some(name)) => {
-                    let gone = entry.view.is_some() && !viewed.contains(&(&**name, &*entry.digest));
-                    gone || claimed.contains(&**name)
-                }
-                _ => false,
-            };
-            Role::Root(name.filter(|_| !lost).cloned())
+            let Some(name) = entry.own_name() else { return Role::Root(None) };
+            if entry.layout.as_ref() == Some(name) {
+                return Role::Root(Some(name.clone()));
+            }
+            // By containerd's word only. Another tool may have given the name to another entry, or taken the view away.
+            let seen = viewed.contains(&(&**name, &*entry.digest));
+            let lost = if entry.view.is_some() { !seen } else { claimed.contains(&**name) };
+            if lost { Role::Lost(name.clone()) } else { Role::Root(Some(name.clone())) }
         })
         .collect()
 }

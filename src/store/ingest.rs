@@ -7,7 +7,6 @@ use std::io;
 use std::io::Read;
 use std::io::Seek;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 
 use super::Store;
@@ -155,8 +154,9 @@ impl BlobWriter {
     /// # Errors
     ///
     /// * [`ErrorKind::SizeMismatch`], [`ErrorKind::DigestMismatch`]: it is something else, and was thrown away.
-    /// * [`ErrorKind::StorageFull`], [`ErrorKind::Io`]: the operating system refuses, also to bring the blob to the
-    ///   disk; it is not published then.
+    /// * [`ErrorKind::ReadOnly`], [`ErrorKind::StorageFull`], [`ErrorKind::Io`]: the operating system refuses. If it
+    ///   refuses to bring the content to the disk, nothing is published; if only the directory, the blob is there, and
+    ///   may not be after a power cut.
     pub fn commit_as(mut self, promise: &Descriptor) -> Result<()> {
         let mut commit = || {
             if let Err(error) = self.check(promise) {
@@ -168,11 +168,17 @@ impl BlobWriter {
         commit().context(|| format!("blob {}", promise.digest))
     }
 
+    /// The same, also where the store has the blob: that file is replaced.
+    pub(super) fn replace_as(mut self, promise: &Descriptor) -> Result<()> {
+        self.check(promise)?;
+        self.put_in_place(promise)
+    }
+
     /// Gives what is here the name that its content makes.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::StorageFull`], [`ErrorKind::Io`].
+    /// [`ErrorKind::ReadOnly`], [`ErrorKind::StorageFull`], [`ErrorKind::Io`].
     pub fn commit(mut self, media_type: MediaType) -> Result<Descriptor> {
         let descriptor = Descriptor::new(media_type, self.digest(), self.written);
         self.publish(&descriptor)?;
@@ -198,6 +204,12 @@ impl BlobWriter {
             self.keep = false;
             return self.store.settle(promise);
         }
+        self.put_in_place(promise)
+    }
+
+    fn put_in_place(&mut self, promise: &Descriptor) -> Result<()> {
+        let blobs = self.store.blobs_dir(self.algorithm)?;
+        let name = promise.digest.hex().to_string();
         self.check_file()?;
         if let Err(error) = self.store.durability.sync_file(&self.file, &self.dir) {
             // After a failed sync nobody knows what of the file is on the disk, and the next sync would not say
@@ -266,9 +278,9 @@ impl Drop for BlobWriter {
 
 /// Whether the open file is still the one that has this name.
 fn is_in(dir: &Dir, name: &str, file: &File) -> Result<bool> {
-    let open = file.metadata().map_err(|error| Error::io("read", &dir.path().join(name), error))?;
+    let open = rustix::fs::fstat(file).map_err(|error| Error::io("read", &dir.path().join(name), error.into()))?;
     let there = dir.stat(name)?;
-    Ok(there.is_some_and(|stat| stat.st_ino == open.ino() && stat.st_dev == open.dev()))
+    Ok(there.is_some_and(|stat| stat.st_ino == open.st_ino && stat.st_dev == open.st_dev))
 }
 
 fn is_taken(error: &Error) -> bool {

@@ -45,6 +45,7 @@ impl Store {
     /// * [`ErrorKind::NotALayout`]: it lacks `oci-layout`, `index.json` or `blobs`.
     /// * [`ErrorKind::UnsupportedVersion`]: a layout of another version than 1.0.0, or one that a newer version of
     ///   this crate wrote.
+    /// * [`ErrorKind::InvalidDocument`]: its `oci-layout` is rubbish.
     /// * [`ErrorKind::Io`]: there is no such directory, or it cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         let path = path.as_ref();

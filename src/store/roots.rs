@@ -145,5 +145,5 @@ fn oci_name(docker: &str) -> Option<&'static str> {
 
 /// Whether an error says that the image for the platform is not here, rather than that something is wrong.
 fn is_absent(error: &Error) -> bool {
-    error.is_not_found() || matches!(error.kind(), ErrorKind::NoMatchingPlatform { .. })
+    error.is_as_good_as_missing() || matches!(error.kind(), ErrorKind::NoMatchingPlatform { .. })
 }

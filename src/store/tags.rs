@@ -24,8 +24,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) and [`ErrorKind::InvalidDocument`](crate::ErrorKind::InvalidDocument)
-    /// if `index.json` cannot be read.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::InvalidDocument`](crate::ErrorKind::InvalidDocument) and
+    /// [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) (128 MiB) if `index.json` cannot be read.
     pub fn entries(&self) -> Result<impl Iterator<Item = Result<(Name, Descriptor)>> + use<>> {
         let text = self.read_index()?;
         let index = Index::parse(&text)?;
@@ -77,6 +77,7 @@ impl Store {
     /// * [`ErrorKind::Locked`](crate::ErrorKind::Locked): another process changes names for longer than a minute.
     /// * [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::StorageFull`](crate::ErrorKind::StorageFull),
     ///   [`ErrorKind::Io`](crate::ErrorKind::Io): the operating system refuses.
+    /// * Those of [`entries`](Store::entries), also if there would be too many.
     pub fn tag(&self, reference: &ImageReference, root: &Descriptor) -> Result<Option<Descriptor>> {
         let tag = || {
             if reference.digest().is_some_and(|digest| digest != root.digest) {
@@ -86,8 +87,12 @@ impl Store {
                 return Err(Error::not_found(format!("blob {}", root.digest)));
             }
             let name = reference.exact().to_string();
+            self.settle(root)?;
             let entries = match self.view(root)? {
-                Some(view) => Entry::with_view(&name, root, &view)?,
+                Some(view) => {
+                    self.settle(&view)?;
+                    Entry::with_view(&name, root, &view)?
+                }
                 None => vec![Entry::plain(&name, root)?],
             };
             self.change(|index| {

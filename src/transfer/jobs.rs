@@ -38,7 +38,10 @@ pub(super) fn run<I: Sync, T: Send>(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads.get().min(items.len()) {
-            scope.spawn(work);
+            // Where the system gives no more threads, those that there are do the work.
+            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
         work();
     });

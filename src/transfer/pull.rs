@@ -109,8 +109,8 @@ impl<'a> Pull<'a> {
     /// * [`ErrorKind::Registry`]: the registry refuses; its status, codes and messages are kept.
     /// * [`ErrorKind::NotFound`]: the policy is [`PullPolicy::Never`] and the image is not there.
     /// * [`ErrorKind::NoMatchingPlatform`]: there is no image for the platform; the error lists those there are.
-    /// * [`ErrorKind::DigestMismatch`], [`ErrorKind::SizeMismatch`], [`ErrorKind::InvalidDocument`],
-    ///   [`ErrorKind::Schema1`], [`ErrorKind::UnsupportedMediaType`], [`ErrorKind::LimitExceeded`]: what came is not
+    /// * [`ErrorKind::DigestMismatch`], [`ErrorKind::SizeMismatch`], [`ErrorKind::InvalidDigest`],
+    ///   [`ErrorKind::InvalidDocument`], [`ErrorKind::Schema1`], [`ErrorKind::UnsupportedMediaType`], [`ErrorKind::LimitExceeded`]: what came is not
     ///   what it should be.
     /// * [`ErrorKind::Connect`], [`ErrorKind::Tls`], [`ErrorKind::Network`], [`ErrorKind::TimedOut`],
     ///   [`ErrorKind::Protocol`], [`ErrorKind::Authentication`]: the registry, or its token server, cannot be talked
@@ -140,10 +140,15 @@ impl<'a> Pull<'a> {
 
     /// The image, if the store has it whole.
     fn present(&self, store: &Store) -> Result<Option<Pulled>> {
-        let Some((_, root)) = store.lookup(&Name::from(&self.reference))? else { return Ok(None) };
+        let Some((name, root)) = store.lookup(&Name::from(&self.reference))? else { return Ok(None) };
         let Some(image) = self.open(store, &root)? else { return Ok(None) };
         if !image.is_complete()? {
             return Ok(None);
+        }
+        match self.rely_on(store, &name, &root, &image) {
+            // What cannot be written is there all the same, and is as durable as it ever will be.
+            Err(error) if !matches!(error.kind(), ErrorKind::ReadOnly { .. }) => return Err(error),
+            _ => {}
         }
         self.observer.event(&Event::Resolved { reference: &self.reference, root: &root });
         let reused = Transferred { blobs: 1 + image.manifest().layers().len() as u64, bytes: image.size() };
@@ -158,6 +163,18 @@ impl<'a> Pull<'a> {
         }))
     }
 
+    /// Promises anew what is there, under the name that was asked for.
+    fn rely_on(&self, store: &Store, name: &Name, root: &Descriptor, image: &Image) -> Result<()> {
+        let manifest = image.manifest();
+        let document = image.descriptor();
+        let mut blobs = [root, &document, manifest.config()].into_iter().chain(manifest.layers());
+        blobs.try_for_each(|blob| store.settle(blob))?;
+        if name.reference() == Some(&self.reference.exact()) {
+            return store.settle_names();
+        }
+        store.tag(&self.reference, root).map(drop)
+    }
+
     /// The image that a root in the store leads to, if its documents are there.
     fn open(&self, store: &Store, root: &Descriptor) -> Result<Option<Image>> {
         let open = || {
@@ -167,7 +184,7 @@ impl<'a> Pull<'a> {
         };
         match open() {
             Ok(image) => Ok(Some(image)),
-            Err(error) if error.is_not_found() || error.is_corrupt() => Ok(None),
+            Err(error) if error.is_as_good_as_missing() => Ok(None),
             Err(error) if matches!(error.kind(), ErrorKind::NoMatchingPlatform { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -203,7 +220,8 @@ impl<'a> Pull<'a> {
     fn id_before(&self, store: &Store, root: Option<&Descriptor>) -> Result<Option<Digest>> {
         let Some(root) = root else { return Ok(None) };
         match self.open(store, root) {
-            Ok(image) => Ok(image.map(|image| image.id())),
+            Ok(Some(image)) if image.is_complete()? => Ok(Some(image.id())),
+            Ok(_) => Ok(None),
             // What cannot be understood is no image that could be up to date.
             Err(error) if matches!(error.kind(), ErrorKind::Io { .. }) => Err(error),
             Err(_) => Ok(None),

@@ -91,7 +91,7 @@ impl<'a> Run<'a> {
                 self.reuse(descriptor);
                 Ok(Some(root))
             }
-            Err(error) if error.is_not_found() || error.is_corrupt() => Ok(None),
+            Err(error) if error.is_as_good_as_missing() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -138,7 +138,7 @@ impl<'a> Run<'a> {
                 self.reuse(descriptor);
                 bytes
             }
-            Err(error) if error.is_not_found() || error.is_corrupt() => {
+            Err(error) if error.is_as_good_as_missing() => {
                 let bytes = self
                     .repository
                     .read_watched(descriptor, &self.watch)

@@ -282,6 +282,10 @@ fn pulling_again_mends_damage() {
             assert_eq!(mended.root.digest, pulled.root.digest);
             assert_eq!(fs::read(&path).unwrap(), whole);
         }
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        client().pull(&image).to(&store).unwrap();
+        assert!(path.symlink_metadata().unwrap().is_file());
     }
 }
 
@@ -353,6 +357,65 @@ fn entries_without_a_platform_are_looked_into() {
     }
     let error = failure(client().pull(&image).platform(platform("linux/s390x")).to(&served.scratch.store("none")));
     assert!(error.to_string().ends_with("there are: linux/amd64, linux/arm64"), "{error}");
+}
+
+/// Case 208: what says something about images is none of them.
+#[test]
+fn an_artifact_beside_images_is_not_the_image() {
+    let served = Served::start();
+    let image = Fixture::new(platform("linux/arm64")).layer(&[("a", b"a")]).write(&served.store).unwrap();
+    let image = image.with_platform(platform("linux/arm64"));
+    let note = served.store.write(MediaType::from("application/vnd.example.note"), b"note").unwrap();
+    let note = json!({ "schemaVersion": 2, "config": note, "layers": [] });
+    let note = served.store.write(MediaType::OCI_MANIFEST, note.to_string().as_bytes()).unwrap();
+    let index = json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [note, image] });
+    let root = served.store.write(MediaType::OCI_INDEX, index.to_string().as_bytes()).unwrap();
+    served.store.tag(&name("example.com/app:1"), &root).unwrap();
+    let app = served.registry.reference("app:1").unwrap();
+    let store = served.scratch.store("store");
+    let error = failure(client().pull(&app).platform(platform("linux/amd64")).to(&store));
+    assert_kind!(error, ErrorKind::NoMatchingPlatform { .. });
+    assert_eq!(client().pull(&app).platform(platform("linux/arm64")).to(&store).unwrap().image.digest(), image.digest);
+}
+
+/// P9: an index that sends us from one entry to the next.
+#[test]
+fn entries_without_platform_are_not_looked_into_for_ever() {
+    let served = Served::start();
+    let entries: Vec<_> = (0..100)
+        .map(|n| Fixture::new(platform("linux/s390x")).label("n", &n.to_string()).write(&served.store).unwrap())
+        .collect();
+    let index = json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": entries });
+    let root = served.store.write(MediaType::OCI_INDEX, index.to_string().as_bytes()).unwrap();
+    served.store.tag(&name("example.com/app:1"), &root).unwrap();
+    let app = served.registry.reference("app:1").unwrap();
+    let error = failure(client().pull(&app).platform(platform("linux/amd64")).to(&served.scratch.store("store")));
+    assert_kind!(error, ErrorKind::LimitExceeded { .. });
+}
+
+/// A pull that broke and is taken up brings a newer image, whatever of it was there.
+#[test]
+fn half_an_image_is_not_up_to_date() {
+    let (served, image) = Served::with(&Fixture::demo());
+    let store = served.scratch.store("store");
+    let pull = |text: &str| client().pull(&image).platform(platform(text)).to(&store);
+    pull("linux/arm64").unwrap();
+    served.registry.fault(Fault::on("/blobs/").after(1).status(404));
+    failure(pull("linux/amd64"));
+    served.registry.clear_faults();
+    assert_eq!(pull("linux/amd64").unwrap().status, PullStatus::DownloadedNewer);
+}
+
+/// A pull by digest that finds the image under a tag gives it the name of the digest too.
+#[test]
+fn what_is_present_under_another_name_gets_the_one_asked_for() {
+    let (served, image) = Served::with(&two_layers());
+    let store = served.scratch.store("store");
+    let root = client().pull(&image).to(&store).unwrap().root;
+    let pinned = image.with_digest(root.digest);
+    client().pull(&pinned).policy(PullPolicy::IfMissing).to(&store).unwrap();
+    store.untag(&image).unwrap();
+    assert_eq!(store.resolve(&pinned).unwrap().digest, root.digest);
 }
 
 /// Configurations of old images name no variant; the index's word is enough.

@@ -21,6 +21,7 @@ use layercake::testing::Fixture;
 use crate::assert_kind;
 use crate::support::Served;
 use crate::support::assert_same_blobs;
+use crate::support::blob_path;
 use crate::support::client;
 use crate::support::failure;
 use crate::support::name;
@@ -209,6 +210,22 @@ fn short_parts_are_put_together() {
     served.registry.fault(part.body(&content[1000..2000]));
     let pulled = client().pull(&image).to(&store).unwrap();
     assert_same_blobs(&served.store, &store, &pulled.image);
+}
+
+/// Many parts are no failures: a registry that sends a blob in pieces needs no patience.
+#[test]
+fn a_blob_in_many_parts_is_no_failure() {
+    let (served, image) = Served::with(&two_layers());
+    let layer = served.store.image(name("example.com/app:1")).unwrap().manifest().layers()[0].clone();
+    let content = fs::read(blob_path(&served.store, &layer)).unwrap();
+    let store = served.scratch.store("store");
+    store.resume(&layer).unwrap().append(&content[..10]).unwrap();
+    let end = 10 + (70 << 10);
+    let range = format!("bytes 10-{}/{}", end - 1, content.len());
+    let part = Fault::on(format!("/blobs/{}", layer.digest)).times(1).header("content-range", &range);
+    served.registry.fault(part.body(&content[10..end]));
+    Registry::builder().retry(Never).build().unwrap().pull(&image).to(&store).unwrap();
+    assert!(store.image(&image).unwrap().is_complete().unwrap());
 }
 
 /// D9: with no second chance at all, a useless answer to `Range` still costs nothing but the request.

@@ -209,6 +209,48 @@ fn a_view_that_another_tool_changed_or_removed_is_what_it_made_of_it() {
 
     store.tag(&app, &root).unwrap();
     assert_eq!(store.resolve(&app).unwrap().digest, root.digest);
+    assert_eq!(listed(&store).iter().filter(|name| **name != Name::Unnamed).count(), 1);
+}
+
+/// What another tool took from an entry does not come back to it.
+#[test]
+fn a_lost_name_stays_lost() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let app = name("app:1");
+    let [old, new] = ["old", "new"].map(|label| two_layers().label("n", label).write(&store).unwrap());
+    let moved = || {
+        let first = json!({ "io.containerd.image.name": app.to_string() });
+        let second = json!({ "org.opencontainers.image.ref.name": app.to_string() });
+        rewrite_index(&store, json!([entry(&old, first), entry(&new, second)]));
+        assert_eq!(store.resolve(&app).unwrap().digest, new.digest);
+    };
+    moved();
+    assert_eq!(store.untag(&app).unwrap().digest, new.digest);
+    assert!(failure(store.resolve(&app)).is_not_found(), "the old one does not have it again");
+    moved();
+    let root = Fixture::demo().tag(&store, &app).unwrap();
+    assert_eq!(store.resolve(&app).unwrap().digest, root.digest);
+    assert_eq!(store.entries().unwrap().count(), 2);
+}
+
+/// umoci copies all annotations to the bare tag that it makes.
+#[test]
+fn a_bare_tag_of_another_tool_is_its_own_name() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let app = name("app:1");
+    let blob = store.write(MediaType::OCTET_STREAM, TEXT).unwrap();
+    store.tag(&app, &blob).unwrap();
+    let path = store.path().join("index.json");
+    let mut index: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut copy = index["manifests"][0].clone();
+    copy["annotations"]["org.opencontainers.image.ref.name"] = json!("backup");
+    index["manifests"].as_array_mut().unwrap().insert(0, copy);
+    fs::write(&path, index.to_string()).unwrap();
+    store.untag(&app).unwrap();
+    assert!(failure(store.resolve(&app)).is_not_found());
+    assert_eq!(store.resolve(Name::Verbatim("backup".to_owned())).unwrap().digest, blob.digest);
 }
 
 /// One entry has one name: an annotation that is copied along, or a bare tag, is no second one.

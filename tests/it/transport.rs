@@ -158,6 +158,13 @@ fn settings_that_cannot_be_used_are_refused() {
 #[test]
 fn redirects_to_forbidden_places_are_refused() {
     let (served, image) = Served::with(&two_layers());
+    let local = ["http://169.254.169.254/latest", "http://0.0.0.0/x", "http://[fe80::1]/x"];
+    for place in local {
+        served.registry.clear_faults();
+        served.registry.fault(Fault::on("/blobs/").after(1).redirect(place));
+        let error = failure(quick().build().unwrap().pull(&image).to(&served.scratch.store(&place.replace('/', "-"))));
+        assert!(error.to_string().ends_with(", a local address"), "{error}");
+    }
     for place in ["ftp://127.0.0.1/x", "http://2130706433/x", "http://127.1/x", "file:///etc/passwd"] {
         served.registry.clear_faults();
         served.registry.fault(Fault::on("/blobs/").after(1).redirect(place));
