@@ -149,7 +149,7 @@ fn assert_readable(store: &Store, image: &ImageReference) {
 
 const TOOLS: [&str; 4] = ["docker-registry", "skopeo", "umoci", "buildah"];
 
-/// Done when 2: from a real registry, for real tools, in both dialects.
+/// From a real registry, for real tools, in both dialects.
 #[test]
 fn a_pull_from_a_real_registry_is_read_by_real_tools() {
     if !installed(&TOOLS) {
@@ -251,7 +251,7 @@ fn signed_token(scratch: &Scratch) -> (String, PathBuf) {
     (format!("{payload}.{}", BASE64_URL_SAFE_NO_PAD.encode(fs::read(signature).unwrap())), certificate)
 }
 
-/// Done when 2, A2: a real registry that sends us to a token server.
+/// A2: a real registry that sends us to a token server.
 #[test]
 fn a_registry_with_tokens_lets_us_in() {
     use std::io::Read;
@@ -295,7 +295,7 @@ fn a_registry_with_tokens_lets_us_in() {
     assert!(asked[0].starts_with("GET /token?service=reg&scope=repository:app:pull HTTP/1.1\r\n"), "{asked:?}");
 }
 
-/// Done when 3: a real registry is killed in the middle, and started again.
+/// A real registry is killed in the middle, and started again.
 #[test]
 fn a_killed_registry_is_waited_for() {
     if !installed(&["docker-registry", "skopeo"]) {

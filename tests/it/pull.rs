@@ -328,7 +328,7 @@ fn nested_indexes_are_followed_to_a_depth() {
     }
 }
 
-/// Done when 2: durability is paid for and gives nothing else away.
+/// Durability is paid for and gives nothing else away.
 #[test]
 fn durable_stores_are_filled_too() {
     let (served, image) = Served::with(&Fixture::demo());

@@ -108,7 +108,7 @@ fn a_rotten_partial_file_costs_a_second_download() {
     assert!(pulled.fetched.bytes > pulled.image.size());
 }
 
-/// Done when 3: the registry dies in the middle and comes back.
+/// The registry dies in the middle and comes back.
 #[test]
 fn a_registry_that_comes_back_finds_the_pull_waiting() {
     let (served, image) = Served::with(&two_layers());
