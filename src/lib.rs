@@ -85,6 +85,7 @@ pub mod reference;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod store;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "registry")]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// From the ground up; `lib` and `guide` stand on the roof.
 const FLOORS: [&[&str]; 11] = [
-    &["digest", "platform", "media_type"],
+    &["digest", "platform", "media_type", "sync"],
     &["reference", "descriptor"],
     &["error"],
     &["event"],

@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::reference::ImageReference;
+use crate::sync::lock;
 
 #[cfg(feature = "registry")]
 pub(crate) use watch::Watch;
@@ -187,6 +188,6 @@ impl Cancel {
 
     /// A poisoned lock still holds a plain flag.
     fn thrown(&self) -> MutexGuard<'_, bool> {
-        self.0.thrown.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.thrown)
     }
 }

@@ -162,15 +162,10 @@ impl Store {
 
     /// The image of a manifest, with its configuration.
     pub(crate) fn assemble(&self, root: &Descriptor, manifest: Manifest) -> Result<Image> {
-        let config = match manifest.config() {
-            descriptor if descriptor.media_type.is_config() => {
-                let bytes = self.read(descriptor)?;
-                let config = Config::with_digest(bytes, descriptor.digest)?;
-                config.check_layers(manifest.layers().len())?;
-                Some(config)
-            }
-            _ => None,
-        };
+        let config = self.configuration(&manifest)?;
+        if let Some(config) = &config {
+            config.check_layers(manifest.layers().len())?;
+        }
         let parts = Parts { root: root.clone(), manifest, config };
         Ok(Image { store: self.clone(), parts: Arc::new(parts) })
     }

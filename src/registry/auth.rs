@@ -7,8 +7,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -34,6 +32,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
+use crate::sync::lock;
 
 /// The most bytes of a token server's answer: 64 KiB.
 const MAX_TOKEN: u64 = 64 << 10;
@@ -284,11 +283,6 @@ fn read_token(body: &[u8], asked: Instant) -> Result<Token> {
     // A little less than promised, so that a token does not expire on its way.
     let life = Duration::from_secs(life.min(LONGEST_LIFE)).mul_f64(0.9);
     Ok(Token { header: Secret::new(format!("Bearer {token}")), expires: asked + life })
-}
-
-/// What lies behind these locks is whole at every moment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use std::fmt;
 use std::io;
 use std::io::Read;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::url::Origin;
@@ -19,6 +18,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
+use crate::sync::lock;
 
 /// How often one request is redirected.
 const MAX_REDIRECTS: u64 = 6;
@@ -234,7 +234,7 @@ impl Http {
 
     /// Whether this host, with its port, has ever answered.
     pub(super) fn has_reached(&self, host: &str) -> bool {
-        self.reached.lock().unwrap_or_else(PoisonError::into_inner).contains(host)
+        lock(&self.reached).contains(host)
     }
 
     /// Sends a request and follows redirects as far as it allows. Credentials stay with the request's origin.
@@ -270,7 +270,7 @@ impl Http {
             configured = configured.proxy(self.proxy.clone());
         }
         let inner = self.agent.run(configured.build()).map_err(|error| fault(error, &url.origin, Phase::Request))?;
-        self.reached.lock().unwrap_or_else(PoisonError::into_inner).insert(url.origin.authority());
+        lock(&self.reached).insert(url.origin.authority());
         Ok(Response { method: request.method, url: url.clone(), inner })
     }
 }

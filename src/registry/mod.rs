@@ -54,7 +54,6 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use auth::Authenticator;
@@ -75,6 +74,7 @@ use crate::event::Event;
 use crate::event::Watch;
 use crate::reference::DEFAULT_HOST;
 use crate::reference::ImageReference;
+use crate::sync::lock;
 
 pub use credentials::CredentialSource;
 pub use credentials::Credentials;
@@ -178,7 +178,7 @@ impl Registry {
     /// Tells of the answer's warnings, each once (distribution-spec, "Warnings").
     fn warn(&self, response: &Response, watch: &Watch<'_>) {
         for text in response.headers("warning").filter_map(warning_text) {
-            let mut warned = self.0.warned.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut warned = lock(&self.0.warned);
             if warned.len() < MAX_WARNINGS && warned.insert(text.clone()) {
                 drop(warned);
                 watch.tell(&Event::Warning { text: &text });

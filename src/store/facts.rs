@@ -10,7 +10,6 @@ use std::io::Seek;
 use std::io::SeekFrom;
 use std::io::Write;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use super::Store;
 use super::layout::FACTS;
@@ -19,6 +18,7 @@ use super::layout::OURS;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
+use crate::sync::lock;
 
 /// The most bytes of facts that are read at once; some 700,000 layers.
 const MAX_FACTS: u64 = 64 << 20;
@@ -36,7 +36,7 @@ struct Known {
 impl Store {
     /// The unpacked size in bytes of the layer with this diff id, if it was ever counted.
     pub(crate) fn known_size(&self, diff_id: Digest) -> Option<u64> {
-        let mut facts = self.shared.facts.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut facts = lock(&self.shared.facts.0);
         if !facts.sizes.contains_key(&diff_id) {
             // A file that is missing or cannot be read knows nothing.
             let _ = self.read_facts(&mut facts);
@@ -48,7 +48,7 @@ impl Store {
     pub(crate) fn keep_size(&self, diff_id: Digest, size: u64) {
         let line = format!("{diff_id} {size}\n");
         let _ = self.append_fact(&line);
-        self.shared.facts.0.lock().unwrap_or_else(PoisonError::into_inner).sizes.insert(diff_id, size);
+        lock(&self.shared.facts.0).sizes.insert(diff_id, size);
     }
 
     fn append_fact(&self, line: &str) -> Result<()> {

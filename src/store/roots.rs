@@ -51,13 +51,18 @@ impl Store {
         choose(document, platform, &mut |entry| self.document(entry), &mut |manifest| self.platform_of(manifest))
     }
 
-    /// What an image runs on, by its configuration's word, if it has one that is here.
+    /// What an image runs on, by its configuration's word.
     fn platform_of(&self, manifest: &Manifest) -> Result<Option<Platform>> {
+        Ok(self.configuration(manifest)?.and_then(|config| config.platform()))
+    }
+
+    /// The configuration of an image; artifacts have none.
+    pub(crate) fn configuration(&self, manifest: &Manifest) -> Result<Option<Config>> {
         let descriptor = manifest.config();
         if !descriptor.media_type.is_config() {
             return Ok(None);
         }
-        Ok(Config::with_digest(self.read(descriptor)?, descriptor.digest)?.platform())
+        Config::with_digest(self.read(descriptor)?, descriptor.digest).map(Some)
     }
 
     /// Whether configuration and layers are here, each in its promised size.

@@ -13,8 +13,6 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -31,6 +29,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::reference::ImageReference;
 use crate::store::Store;
+use crate::sync::lock;
 
 /// The most bytes of a request's head.
 const MAX_HEAD: usize = 32 << 10;
@@ -319,8 +318,4 @@ fn copy(body: &mut dyn Read, out: &mut dyn Write, chunked: bool) -> io::Result<(
 
 fn listen_error(address: SocketAddr, error: io::Error) -> Error {
     Error::io("listen on", Path::new(&address.to_string()), error)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use crate::error::Error;
 use crate::error::Result;
 use crate::event::Watch;
+use crate::sync::lock;
 
 /// Does `job` for every item on at most `threads` threads. The results come in the items' order. The first failure
 /// stops the others, and is the one reported.
@@ -62,8 +63,4 @@ impl Drop for StopOnPanic<'_> {
             self.0.store(true, Ordering::Relaxed);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -110,7 +110,7 @@ impl Scene {
     }
 }
 
-/// Cases 115 and 118, and 119: a failing sync fails the pull.
+/// Cases 118 and 119: a sync that fails, too, ends in an error or in a new file that was synced.
 #[test]
 fn a_pull_survives_any_system_call_that_fails() {
     if !installed(&["strace"]) {
