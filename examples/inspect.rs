@@ -6,11 +6,7 @@ use std::io;
 use std::io::Write;
 use std::process::ExitCode;
 
-use layercake::Image;
-use layercake::ImageReference;
 use layercake::Layer;
-use layercake::Store;
-use layercake::store::Name;
 use lexopt::prelude::*;
 use serde::Serialize;
 use serde_json::json;
@@ -52,7 +48,7 @@ fn inspect() -> support::Result {
         }
     }
     let name = name.ok_or(USAGE)?;
-    let image = open(&common.store()?, &name, &common)?;
+    let image = common.image(&name)?;
     let manifest: &RawValue = serde_json::from_slice(image.manifest().raw())?;
     let config: Option<&RawValue> =
         image.config().ok().map(|config| serde_json::from_slice(config.raw())).transpose()?;
@@ -69,18 +65,6 @@ fn inspect() -> support::Result {
         layers,
     };
     Ok(writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?)
-}
-
-/// By its name as a reference, or as another tool wrote it.
-fn open(store: &Store, name: &str, common: &support::Common) -> support::Result<Image> {
-    let name = match name.parse::<ImageReference>() {
-        Ok(reference) => Name::Reference(reference),
-        Err(_) => Name::Verbatim(name.to_owned()),
-    };
-    Ok(match &common.platform {
-        Some(platform) => store.image_for(name, platform)?,
-        None => store.image(name)?,
-    })
 }
 
 fn describe(layer: &Layer) -> layercake::Result<serde_json::Value> {

@@ -67,6 +67,11 @@ impl Bound {
     /// What any layer may unpack to, however small it is: a gigabyte of zeros is an honest test image.
     const ALWAYS: u64 = 1 << 30;
 
+    /// So many bytes may come, which are what is left of a maximum.
+    pub(crate) fn at_most(maximum: u64, left: u64) -> Bound {
+        Bound { limit: Limit::UnpackedSize, maximum, bytes: left }
+    }
+
     /// The bound for a layer of `compressed` bytes.
     pub(crate) fn for_layer(compressed: u64) -> Bound {
         let by_ratio = compressed.saturating_mul(Bound::RATIO).max(Bound::ALWAYS);

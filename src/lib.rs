@@ -70,6 +70,7 @@
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod changeset;
 mod compression;
 pub mod descriptor;
 pub mod digest;

@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 11] = [
     &["event"],
     &["compression", "verify", "fs"],
     &["manifest"],
-    &["store", "registry"],
+    &["changeset", "store", "registry"],
     &["image"],
     &["transfer"],
     &["checkout"],

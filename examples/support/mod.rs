@@ -8,8 +8,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use layercake::Image;
+use layercake::ImageReference;
 use layercake::Platform;
 use layercake::Store;
+use layercake::store::Name;
 
 pub type Result<T = ()> = std::result::Result<T, Box<dyn StdError>>;
 
@@ -57,6 +60,19 @@ impl Common {
     pub fn store(&self) -> Result<Store> {
         Ok(Store::open(self.store_path()?)?)
     }
+
+    /// An image of the store: by its name as a reference, or as another tool wrote it.
+    pub fn image(&self, name: &str) -> Result<Image> {
+        let name = match name.parse::<ImageReference>() {
+            Ok(reference) => Name::Reference(reference),
+            Err(_) => Name::Verbatim(name.to_owned()),
+        };
+        let store = self.store()?;
+        Ok(match &self.platform {
+            Some(platform) => store.image_for(name, platform)?,
+            None => store.image(name)?,
+        })
+    }
 }
 
 /// The value of an option, as text.
@@ -79,7 +95,7 @@ pub fn warn(text: &str) {
 }
 
 /// Names in a layout come from anywhere: a terminal must not take them for commands.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

@@ -92,6 +92,20 @@ pub enum Event<'a> {
         /// What it means.
         root: &'a Descriptor,
     },
+    /// More of a layer was applied.
+    Unpacking {
+        /// The layer's blob; none where a stream is applied that nobody described.
+        layer: Option<&'a Descriptor>,
+        /// How many of its entries were applied.
+        entries: u64,
+        /// How many of its bytes, as they are stored, were read for that.
+        bytes: u64,
+    },
+    /// A layer was applied. Whether its bytes are the promised ones is known when the whole operation has ended.
+    Unpacked {
+        /// The layer's blob.
+        layer: &'a Descriptor,
+    },
     /// The registry has something to say to whoever reads (distribution-spec, "Warnings"). Each text is told once.
     /// Nothing may be decided by it.
     Warning {

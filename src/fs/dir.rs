@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
@@ -36,6 +38,12 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 pub(crate) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Dir {

@@ -3,7 +3,22 @@
 //! [`Dir`](dir::Dir) is an open directory; everything below it is reached from it by one plain name at a time,
 //! without following a symbolic link. [`atomic`] replaces a file so that readers see the old or the new one.
 //! [`Lock`](lock::Lock) keeps other processes and threads out, and dies with its holder.
+//!
+//! A root file system is trusted even less: [`Rooted`](rooted::Rooted) leads to a directory below a root without ever
+//! leaving it, and [`remove`] removes trees.
 
+pub(crate) mod aside;
 pub(crate) mod atomic;
 pub(crate) mod dir;
 pub(crate) mod lock;
+pub(crate) mod remove;
+pub(crate) mod rooted;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// A path of bytes, as layers have it, to be shown or given away.
+pub(crate) fn to_path(path: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(path))
+}

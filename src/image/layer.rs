@@ -4,6 +4,8 @@ use std::io;
 use std::io::BufReader;
 use std::io::Read;
 
+use crate::changeset::Promise;
+use crate::changeset::Source;
 use crate::compression::Bound;
 use crate::compression::Decoder;
 use crate::descriptor::Descriptor;
@@ -85,6 +87,12 @@ impl Layer {
         let blob = BufReader::with_capacity(BUFFER, self.compressed()?);
         let decoder = Decoder::new(blob, Bound::for_layer(self.descriptor.size))?;
         Ok(VerifiedReader::of_digest(decoder, self.diff_id))
+    }
+
+    /// What reads the layer for it to be applied, and verifies it.
+    pub(super) fn source(&self) -> Result<Source<'static>> {
+        let stream = Box::new(self.store.open_blob(&self.descriptor)?);
+        Ok(Source { stream, promise: Some(Promise { blob: self.descriptor.clone(), diff_id: self.diff_id }) })
     }
 
     /// The size of the tar inside, in bytes. It is counted when this is first asked, and kept in the store.

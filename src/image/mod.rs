@@ -22,7 +22,10 @@
 //! # Ok::<(), layercake::Error>(())
 //! ```
 
+mod entries;
 mod layer;
+mod merged;
+mod unpack;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -39,6 +42,9 @@ use crate::platform::Platform;
 use crate::store::Name;
 use crate::store::Store;
 
+pub use entries::FileReader;
+pub use entries::ImageEntries;
+pub use entries::LayerEntries;
 pub use layer::Layer;
 
 /// How many threads open images where many are listed, at most, and how many images are worth a thread.

@@ -96,7 +96,7 @@ impl Store {
         Store { shared: Arc::new(shared), durability: Durability::Full, prepared: Arc::default() }
     }
 
-    fn dir(&self) -> &Dir {
+    pub(crate) fn dir(&self) -> &Dir {
         &self.shared.dir
     }
 

@@ -1,8 +1,12 @@
 //! What the library promises, theme by theme. Rules are cited by the numbers of the project's specification list.
 
+mod breakouts;
 mod documents;
 mod examples;
+mod hostile;
 mod images;
+mod layers;
+mod model;
 mod names;
 mod platforms;
 mod store;

@@ -2,7 +2,10 @@
 
 #![cfg_attr(not(feature = "registry"), allow(dead_code, reason = "without a client there is less to test"))]
 
+pub mod model;
+pub mod tape;
 pub mod tools;
+pub mod tree;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,6 +33,14 @@ impl Scratch {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
+    }
+
+    /// A new directory.
+    #[track_caller]
+    pub fn dir(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir(&path).expect("a directory can be made");
+        path
     }
 
     /// A new store. Tests of durability say so themselves; the others need not wait for the disk.

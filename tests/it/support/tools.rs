@@ -67,3 +67,21 @@ pub fn is_root() -> bool {
 fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
+
+/// What `look` sees in a mount of these directories, the topmost first; none where overlays cannot be mounted.
+pub fn overlay<T>(lower: &[PathBuf], target: &Path, look: impl FnOnce(&Path) -> T) -> Option<T> {
+    std::fs::create_dir_all(target).expect("a directory can be made");
+    let below = target.with_extension("empty");
+    std::fs::create_dir_all(&below).expect("a directory can be made");
+    // overlayfs wants two directories at least; the lowest one adds nothing.
+    let stack: Vec<String> = lower.iter().chain([&below]).map(|path| path.display().to_string()).collect();
+    let options = format!("lowerdir={}", stack.join(":"));
+    let mounted = run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(target));
+    if mounted.status != 0 {
+        println!("ignored: overlays cannot be mounted here: {}", mounted.err);
+        return None;
+    }
+    let seen = look(target);
+    run(Command::new("umount").arg(target)).ok();
+    Some(seen)
+}

@@ -16,6 +16,9 @@
 //! assert!(matches!(through_io.kind(), ErrorKind::Cancelled));
 //! ```
 
+mod limit;
+mod text;
+
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -28,6 +31,9 @@ use crate::media_type::MediaType;
 use crate::platform::ParsePlatformError;
 use crate::platform::Platform;
 use crate::reference::ParseReferenceError;
+
+pub use limit::Limit;
+pub(crate) use text::printable;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -141,6 +147,28 @@ pub enum ErrorKind {
         /// What is wrong.
         reason: String,
     },
+    /// The bytes of a layer are no tar that can be applied: a broken header, or an entry that must be refused.
+    InvalidLayer {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file system takes two names of a layer for one, as those do that do not know upper case from lower.
+    Collision {
+        /// The name that is to be made, from the root.
+        path: PathBuf,
+        /// The one that is there.
+        existing: PathBuf,
+    },
+    /// Something of a layer could not be applied, or came twice, and the caller wanted that to be an error.
+    NotApplied {
+        /// What, each with its path and the reason.
+        what: Vec<String>,
+    },
+    /// There is something already where something is to be made.
+    AlreadyExists {
+        /// Where.
+        path: PathBuf,
+    },
     /// Something from outside is larger than this crate accepts.
     LimitExceeded {
         /// Which limit.
@@ -191,49 +219,6 @@ pub enum ErrorKind {
     },
     /// The caller cancelled.
     Cancelled,
-}
-
-/// The limits of [`ErrorKind::LimitExceeded`].
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Limit {
-    /// The bytes of a manifest, an index or a configuration.
-    DocumentSize,
-    /// The bytes of a token server's answer.
-    TokenSize,
-    /// The bytes of a layout's `index.json`.
-    LayoutSize,
-    /// How deep indexes nest.
-    IndexDepth,
-    /// How many nested indexes are read in search of a platform.
-    NestedIndexes,
-    /// How many entries of indexes that name no platform are looked into.
-    UnnamedEntries,
-    /// How many layers an image has.
-    Layers,
-    /// How often a registry redirects one request.
-    Redirects,
-    /// The bytes that come out of one compressed layer.
-    UnpackedSize,
-    /// How many bytes come out of a compressed layer for each that goes in.
-    ExpansionRatio,
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Limit::DocumentSize => "bytes of a document",
-            Limit::TokenSize => "bytes of a token reply",
-            Limit::LayoutSize => "bytes of index.json",
-            Limit::IndexDepth => "depth of nested indexes",
-            Limit::NestedIndexes => "number of nested indexes",
-            Limit::UnnamedEntries => "number of entries without platform",
-            Limit::Layers => "number of layers",
-            Limit::Redirects => "number of redirects",
-            Limit::UnpackedSize => "unpacked bytes of a layer",
-            Limit::ExpansionRatio => "expansion ratio of a layer",
-        })
-    }
 }
 
 /// A registry's own words for an error (distribution-spec, "Error Codes").
@@ -451,62 +436,6 @@ impl fmt::Display for Error {
     }
 }
 
-impl fmt::Display for ErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ErrorKind::InvalidReference(error) => error.fmt(f),
-            ErrorKind::InvalidDigest(error) => error.fmt(f),
-            ErrorKind::InvalidPlatform(error) => error.fmt(f),
-            ErrorKind::InvalidInput(reason) => f.write_str(reason),
-            ErrorKind::Io { what, source } => write!(f, "{what}: {source}"),
-            ErrorKind::StorageFull { path } => write!(f, "{}: no space left", path.display()),
-            ErrorKind::ReadOnly { path } => write!(f, "{}: cannot be written", path.display()),
-            ErrorKind::Locked { path, waited } => {
-                write!(f, "{}: still locked by another process after {waited:.0?}", path.display())
-            }
-            ErrorKind::NotALayout { path, reason } => write!(f, "{} is no OCI image layout: {reason}", path.display()),
-            ErrorKind::UnsupportedVersion { path, found } => {
-                write!(f, "{}: unsupported layout version {found:?}, perhaps of a newer program", path.display())
-            }
-            ErrorKind::NotFound { what } => write!(f, "{what} not found"),
-            ErrorKind::DigestMismatch { expected, found } => write!(f, "expected {expected}, found {found}"),
-            ErrorKind::SizeMismatch { expected, found } if found > expected => {
-                write!(f, "expected {expected} bytes, found more")
-            }
-            ErrorKind::SizeMismatch { expected, found } => write!(f, "expected {expected} bytes, found {found}"),
-            ErrorKind::InvalidDocument { document, reason } => write!(f, "invalid {document}: {reason}"),
-            ErrorKind::UnsupportedMediaType { found, expected } => {
-                write!(f, "unsupported media type {:?}, expected {expected}", found.as_str())
-            }
-            ErrorKind::Schema1 => f.write_str(
-                "a manifest of schema 1 (application/vnd.docker.distribution.manifest.v1) is not supported: \
-                 push the image again with a current tool",
-            ),
-            ErrorKind::NoMatchingPlatform { wanted, available } => {
-                write!(f, "no matching manifest for {wanted} in the manifest list entries")?;
-                for (n, platform) in available.iter().take(MAX_PLATFORMS).enumerate() {
-                    let platform = printable(&platform.to_string(), 60);
-                    write!(f, "{}{platform}", if n == 0 { "; there are: " } else { ", " })?;
-                }
-                match available.len().saturating_sub(MAX_PLATFORMS) {
-                    0 => Ok(()),
-                    more => write!(f, " and {more} more"),
-                }
-            }
-            ErrorKind::Compression { reason } => write!(f, "invalid compressed data: {reason}"),
-            ErrorKind::LimitExceeded { limit, maximum } => write!(f, "limit exceeded: {limit}, at most {maximum}"),
-            ErrorKind::Registry(error) => error.fmt(f),
-            ErrorKind::Connect { host, reason } => write!(f, "cannot connect to {host}: {reason}"),
-            ErrorKind::Tls { host, reason } => write!(f, "no secure connection to {host}: {reason}"),
-            ErrorKind::Network { host, reason } => write!(f, "connection to {host} broke: {reason}"),
-            ErrorKind::TimedOut { host, which } => write!(f, "{host}: {which} time limit exceeded"),
-            ErrorKind::Protocol { reason } => write!(f, "invalid answer: {reason}"),
-            ErrorKind::Authentication { reason } => write!(f, "authentication: {reason}"),
-            ErrorKind::Cancelled => f.write_str("cancelled"),
-        }
-    }
-}
-
 /// Adds the step to an error.
 pub(crate) trait Context<T> {
     /// The same result; `step` is only asked for where it is an error.
@@ -517,21 +446,4 @@ impl<T> Context<T> for Result<T, Error> {
     fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|error| error.context(step()))
     }
-}
-
-/// How many platforms a message lists.
-const MAX_PLATFORMS: usize = 20;
-
-/// Text from outside, fit for a terminal and a log: one line, no control characters, at most `most` characters.
-pub(crate) fn printable(text: &str, most: usize) -> String {
-    let clean = |c: char| if c.is_control() || is_bidi_control(c) { ' ' } else { c };
-    let mut out: String = text.chars().take(most).map(clean).collect();
-    if text.chars().nth(most).is_some() {
-        out.push('…');
-    }
-    out.trim().to_owned()
-}
-
-fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

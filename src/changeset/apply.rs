@@ -1,0 +1,443 @@
+//! Applying layers to a root: one method for each kind of entry.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::BufRead;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use rustix::fs::AtFlags;
+use rustix::fs::FileType;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use crate::changeset::Layout;
+use crate::changeset::Options;
+use crate::changeset::Ownership;
+use crate::changeset::attributes;
+use crate::changeset::attributes::Failure;
+use crate::changeset::attributes::Made;
+use crate::changeset::attributes::Owner;
+use crate::changeset::entry::Entries;
+use crate::changeset::entry::Named;
+use crate::changeset::entry::at_path;
+use crate::changeset::entry::segments;
+use crate::changeset::ground::Ground;
+use crate::changeset::ground::Parent;
+use crate::changeset::overlay::Namespace;
+use crate::changeset::overlay::Overlay;
+use crate::changeset::report::SkippedPart;
+use crate::changeset::report::Unpacked;
+use crate::changeset::report::to_path;
+use crate::changeset::tape::RawEntry;
+use crate::changeset::tape::Tape;
+use crate::changeset::tape::Type;
+use crate::changeset::tape::invalid;
+use crate::changeset::whiteout::LINKS;
+use crate::changeset::whiteout::Purpose;
+use crate::changeset::whiteout::clean;
+use crate::changeset::whiteout::split;
+use crate::error::Limit;
+use crate::error::Result;
+use crate::fs::rooted::Folder;
+use crate::fs::rooted::Rooted;
+
+const NEW: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const NODE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// No layer may have a name that begins so.
+const ASIDE: &[u8] = b".wh..layercake-link";
+
+/// Applies layers, one after another, to one root.
+pub(crate) struct Applier<'a> {
+    options: &'a Options<'a>,
+    ground: Ground,
+    report: Unpacked,
+    /// The paths of entries that were left out: hard links to them are too.
+    left_out: HashSet<Vec<u8>>,
+    /// The size of all files so far, holes counted.
+    claimed: u64,
+}
+
+impl<'a> Applier<'a> {
+    /// For a root that exists.
+    pub(crate) fn new(root: Rooted, options: &'a Options<'a>) -> Result<Applier<'a>> {
+        let open = |lower: &Vec<PathBuf>| lower.iter().map(|path| Rooted::open(path)).collect::<Result<_>>();
+        Applier::on(options.lower.as_ref().map(open).transpose()?, root, options)
+    }
+
+    /// For the root of a layer above these, topmost first.
+    pub(crate) fn above(lower: Vec<Rooted>, root: Rooted, options: &'a Options<'a>) -> Result<Applier<'a>> {
+        Applier::on(Some(lower), root, options)
+    }
+
+    fn on(lower: Option<Vec<Rooted>>, root: Rooted, options: &'a Options<'a>) -> Result<Applier<'a>> {
+        if options.by_component {
+            root.walk_by_component();
+        }
+        let namespace = match options.ownership {
+            Ownership::CurrentUser => Namespace::User,
+            Ownership::Preserve | Ownership::Mapped { .. } => Namespace::Trusted,
+        };
+        let overlay = match options.layout {
+            Layout::Flat => None,
+            Layout::Overlay => Some(Overlay::new(namespace, lower)),
+        };
+        // Where no layer says whose a directory is, it is root's; or nobody's else, where root has no number.
+        let implied = options.ownership.owner(0, 0).unwrap_or(None);
+        let ground = Ground::new(root, overlay, implied)?;
+        Ok(Applier { options, ground, report: Unpacked::default(), left_out: HashSet::new(), claimed: 0 })
+    }
+
+    /// Goes on with what was done elsewhere: it is counted and reported too.
+    pub(crate) fn going_on(self, report: Unpacked) -> Applier<'a> {
+        Applier { report, ..self }
+    }
+
+    /// For a root that was made just now: it becomes what a root is that no layer describes.
+    pub(crate) fn describe_root(&mut self) -> Result<()> {
+        self.ground.describe_root()
+    }
+
+    /// What was done so far.
+    pub(crate) fn report(&self) -> &Unpacked {
+        &self.report
+    }
+
+    /// Brings what was done to the disk, if that was asked for, and says what it was.
+    pub(crate) fn finish(self) -> Result<Unpacked> {
+        if self.options.strict {
+            self.report.check_strict()?;
+        }
+        if self.options.sync {
+            self.ground.sync()?;
+        }
+        Ok(self.report)
+    }
+
+    /// Applies one layer: all of the stream, to its end. `tell` is called while it goes on.
+    pub(crate) fn apply<R: BufRead>(
+        &mut self,
+        entries: &mut Entries<R>,
+        tell: &mut dyn FnMut(&Unpacked),
+    ) -> Result<()> {
+        while let Some(entry) = entries.next_named()? {
+            self.options.cancel.check()?;
+            self.take(&entry, entries.tape(), tell).map_err(|error| at_path(error, &entry.raw.path))?;
+            self.report.entries += 1;
+            tell(&self.report);
+        }
+        let root = self.ground.parent(b"")?;
+        self.ground.clear_away(&root, LINKS)?;
+        self.ground.end_layer()
+    }
+
+    fn take<R: BufRead>(&mut self, entry: &Named, tape: &mut Tape<R>, tell: &mut dyn FnMut(&Unpacked)) -> Result<()> {
+        let path = &entry.path;
+        match entry.purpose {
+            Purpose::Metadata => Ok(()),
+            Purpose::Whiteout => self.whiteout(path),
+            Purpose::Opaque => self.opaque(path),
+            Purpose::Addition if path.is_empty() => self.root(&entry.raw),
+            Purpose::Addition => self.add(&entry.raw, path, tape, tell),
+        }
+    }
+
+    fn whiteout(&mut self, path: &[u8]) -> Result<()> {
+        if self.ground.overlay.is_some() {
+            return Overlay::whiteout(&mut self.ground, path);
+        }
+        let (parent, name) = split(path);
+        match self.ground.existing(parent)? {
+            Some(parent) => self.ground.hide(&parent, Some(name)),
+            None => Ok(()),
+        }
+    }
+
+    fn opaque(&mut self, path: &[u8]) -> Result<()> {
+        if self.ground.overlay.is_some() {
+            return Overlay::opaque(&mut self.ground, path);
+        }
+        match self.ground.existing(path)? {
+            Some(directory) => self.ground.hide(&directory, None),
+            None => Ok(()),
+        }
+    }
+
+    fn add<R: BufRead>(
+        &mut self,
+        entry: &RawEntry,
+        path: &[u8],
+        tape: &mut Tape<R>,
+        tell: &mut dyn FnMut(&Unpacked),
+    ) -> Result<()> {
+        let (parent, name) = split(path);
+        let parent = self.ground.parent(parent)?;
+        let is_made = match entry.kind {
+            Type::Directory => self.directory(entry, path, &parent, name)?,
+            Type::File => self.file(entry, path, &parent, name, tape, tell)?,
+            Type::Symlink => self.symlink(entry, path, &parent, name)?,
+            Type::HardLink => self.hard_link(entry, path, &parent, name)?,
+            Type::CharDevice(..) | Type::BlockDevice(..) | Type::Fifo => self.node(entry, path, &parent, name)?,
+        };
+        if is_made && self.ground.mark(&parent, name) {
+            self.report.duplicate(path)?;
+        }
+        Ok(())
+    }
+
+    /// Only a directory can be the root; anything else in its place would lead later entries elsewhere
+    /// (CVE-2021-29136).
+    fn root(&mut self, entry: &RawEntry) -> Result<()> {
+        if entry.kind != Type::Directory {
+            return invalid("the root is no directory");
+        }
+        let root = self.ground.parent(b"")?;
+        self.dress_directory(entry, b"", &root, b".", true)?;
+        if self.ground.mark(&root, b"") {
+            self.report.duplicate(b"")?;
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, entry: &RawEntry, path: &[u8], parent: &Parent, name: &[u8]) -> Result<bool> {
+        self.ground.touch(parent)?;
+        let found = self.ground.look(&parent.folder, name)?;
+        let is_directory = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let exists = found.as_ref().is_some_and(is_directory);
+        if exists {
+            self.ground.check_name(parent, name)?;
+        } else {
+            self.ground.make_directory(parent, name)?;
+        }
+        self.dress_directory(entry, path, parent, name, exists)?;
+        if found.is_some() && !exists {
+            Overlay::cover(&mut self.ground, parent, name)?;
+        }
+        Ok(true)
+    }
+
+    /// Gives a directory the entry's attributes; mode and times when the layer ends.
+    fn dress_directory(
+        &mut self,
+        entry: &RawEntry,
+        path: &[u8],
+        parent: &Parent,
+        name: &[u8],
+        exists: bool,
+    ) -> Result<()> {
+        let owner = self.owner(entry)?;
+        let (directory, inode) = self.ground.open_directory(parent, name)?;
+        let made = Made::new(&directory);
+        if exists {
+            made.keep_xattrs(&entry.xattrs);
+        }
+        self.dress(&made, entry, path, owner, parent, name)?;
+        self.ground.inherits |= attributes::is_inherited(&entry.xattrs);
+        let place = if path.is_empty() { Vec::new() } else { parent.folder.join(name) };
+        self.ground.note(inode, place, entry.mode, entry.mtime)
+    }
+
+    fn file<R: BufRead>(
+        &mut self,
+        entry: &RawEntry,
+        path: &[u8],
+        parent: &Parent,
+        name: &[u8],
+        tape: &mut Tape<R>,
+        tell: &mut dyn FnMut(&Unpacked),
+    ) -> Result<bool> {
+        let owner = self.owner(entry)?;
+        self.claimed = self.claimed.saturating_add(entry.size);
+        self.options.limits.check(Limit::UnpackedSize, self.claimed)?;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let (file, _) = self.ground.make(parent, name, |folder| rustix::fs::openat(folder, name, NEW, mode))?;
+        let file = self.write(File::from(file), entry, parent, name, tape, tell)?;
+        let made = Made::new(&file);
+        if self.ground.inherits {
+            made.drop_inherited();
+        }
+        self.dress(&made, entry, path, owner, parent, name)?;
+        made.set_mode(entry.mode).map_err(|error| self.ground.error("set the mode of", parent, name, error))?;
+        self.set_times(&made, entry, path, parent, name)?;
+        Ok(true)
+    }
+
+    fn write<R: BufRead>(
+        &mut self,
+        mut file: File,
+        entry: &RawEntry,
+        parent: &Parent,
+        name: &[u8],
+        tape: &mut Tape<R>,
+        tell: &mut dyn FnMut(&Unpacked),
+    ) -> Result<File> {
+        let place = || to_path(&parent.folder.join(name));
+        let fail = |error| crate::error::Error::io("write", &place(), error);
+        for segment in segments(entry.sparse.as_ref(), entry.size) {
+            let mut at = segment.offset;
+            let end = segment.offset + segment.length;
+            while at < end {
+                let bytes = tape.stored()?;
+                let count = usize::try_from(end - at).map_or(bytes.len(), |left| bytes.len().min(left));
+                if entry.sparse.is_some() {
+                    file.write_all_at(&bytes[..count], at).map_err(fail)?;
+                } else {
+                    file.write_all(&bytes[..count]).map_err(fail)?;
+                }
+                tape.consume(count);
+                at += count as u64;
+                self.report.bytes += count as u64;
+                self.options.cancel.check()?;
+                tell(&self.report);
+            }
+        }
+        if entry.sparse.is_some() {
+            file.set_len(entry.size).map_err(fail)?;
+        }
+        Ok(file)
+    }
+
+    fn symlink(&mut self, entry: &RawEntry, path: &[u8], parent: &Parent, name: &[u8]) -> Result<bool> {
+        let owner = self.owner(entry)?;
+        if entry.link.is_empty() {
+            return invalid("a symbolic link leads to nothing");
+        }
+        self.ground.make(parent, name, |folder| rustix::fs::symlinkat(&entry.link[..], folder, name))?;
+        let node = self.open_node(parent, name, FileType::Symlink, 0)?;
+        let made = Made::path_only(&node);
+        self.dress(&made, entry, path, owner, parent, name)?;
+        self.set_times(&made, entry, path, parent, name)?;
+        Ok(true)
+    }
+
+    /// A device or a FIFO.
+    fn node(&mut self, entry: &RawEntry, path: &[u8], parent: &Parent, name: &[u8]) -> Result<bool> {
+        let owner = self.owner(entry)?;
+        let (kind, device) = match entry.kind {
+            Type::CharDevice(0, 0) if self.ground.overlay.is_some() => {
+                return self.leave_out(path, "overlayfs would take the device 0/0 for a removal");
+            }
+            Type::CharDevice(major, minor) => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
+            Type::BlockDevice(major, minor) => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
+            _ => (FileType::Fifo, 0),
+        };
+        let mode = Mode::RUSR | Mode::WUSR;
+        let make = |folder: &Folder| match rustix::fs::mknodat(folder, name, kind, mode, device) {
+            Err(error @ (Errno::PERM | Errno::NOTSUP)) if kind != FileType::Fifo => Ok(Err(error)),
+            result => result.map(Ok),
+        };
+        if let (Err(error), _) = self.ground.make(parent, name, make)? {
+            // What was in its place is gone in the layer's eyes, whether the device can be made or not.
+            self.ground.clear_away(parent, name)?;
+            return self.leave_out(path, &format!("the device cannot be made: {error}"));
+        }
+        let node = self.open_node(parent, name, kind, device)?;
+        let made = Made::path_only(&node);
+        if self.ground.inherits {
+            made.drop_inherited();
+        }
+        self.dress(&made, entry, path, owner, parent, name)?;
+        made.set_mode(entry.mode).map_err(|error| self.ground.error("set the mode of", parent, name, error))?;
+        self.set_times(&made, entry, path, parent, name)?;
+        Ok(true)
+    }
+
+    /// Opens what was made just now, and nothing that somebody put in its place: a link, or a file with other names.
+    fn open_node(&mut self, parent: &Parent, name: &[u8], kind: FileType, device: u64) -> Result<OwnedFd> {
+        let fail = |error| self.ground.error("open", parent, name, error);
+        let node = rustix::fs::openat(parent, name, NODE, Mode::empty()).map_err(fail)?;
+        let stat = rustix::fs::fstat(&node).map_err(fail)?;
+        let is_ours = FileType::from_raw_mode(stat.st_mode) == kind && stat.st_nlink == 1 && stat.st_rdev == device;
+        if is_ours { Ok(node) } else { Err(fail(Errno::STALE)) }
+    }
+
+    /// One more name for what its target names. Nothing but the name is made (CVE-2021-32760).
+    fn hard_link(&mut self, entry: &RawEntry, path: &[u8], parent: &Parent, name: &[u8]) -> Result<bool> {
+        let target = clean(&entry.link);
+        if self.left_out.contains(&target) {
+            return self.leave_out(path, "what it is one more name of was left out");
+        }
+        if self.ground.overlay.is_some() {
+            Overlay::bring_up(&mut self.ground, &target)?;
+        }
+        let (above, last) = split(&target);
+        let shown = || String::from_utf8_lossy(&entry.link).into_owned();
+        let missing = || invalid(format!("a hard link to {:?}, which is not there", shown()));
+        let Some(from) = self.ground.existing(above)? else { return missing() };
+        let Some(stat) = self.ground.look(&from.folder, last)? else { return missing() };
+        let is_mark = |overlay: &Overlay| overlay.is_mark(&from.folder, last, &stat);
+        if target.is_empty() || FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return invalid(format!("a hard link to {:?}, which is a directory", shown()));
+        }
+        if self.ground.overlay.as_ref().is_some_and(is_mark) {
+            return missing();
+        }
+        self.ground.check_name(&from, last)?;
+        if from.inode == parent.inode && last == name {
+            return Ok(true);
+        }
+        self.link(&from, last, parent, name)?;
+        Ok(true)
+    }
+
+    fn link(&mut self, from: &Parent, target: &[u8], parent: &Parent, name: &[u8]) -> Result<()> {
+        if self.ground.look(&parent.folder, name)?.is_none() {
+            let link = |folder: &Folder| rustix::fs::linkat(from, target, folder, name, AtFlags::empty());
+            return self.ground.make(parent, name, link).map(drop);
+        }
+        // What is in the way may have the target in it: the link is made aside before that goes.
+        let link = |folder: &Folder| rustix::fs::linkat(from, target, folder, ASIDE, AtFlags::empty());
+        self.ground.make(parent, ASIDE, link)?;
+        self.ground.clear_away(parent, name)?;
+        rustix::fs::renameat(parent, ASIDE, parent, name)
+            .map_err(|error| self.ground.error("link", parent, name, error))
+    }
+
+    fn leave_out(&mut self, path: &[u8], reason: &str) -> Result<bool> {
+        self.report.skip(path, SkippedPart::Entry, reason)?;
+        self.left_out.insert(path.to_vec());
+        Ok(false)
+    }
+
+    fn owner(&self, entry: &RawEntry) -> Result<Owner> {
+        self.options.ownership.owner(entry.uid, entry.gid)
+    }
+
+    fn dress(
+        &mut self,
+        made: &Made<'_>,
+        entry: &RawEntry,
+        path: &[u8],
+        owner: Owner,
+        parent: &Parent,
+        name: &[u8],
+    ) -> Result<()> {
+        let layout = self.options.layout;
+        attributes::set_owner_and_xattrs(made, entry, path, owner, layout, &mut self.report)
+            .map_err(|failure| self.refused(failure, parent, name))
+    }
+
+    fn set_times(
+        &mut self,
+        made: &Made<'_>,
+        entry: &RawEntry,
+        path: &[u8],
+        parent: &Parent,
+        name: &[u8],
+    ) -> Result<()> {
+        attributes::set_times(made, entry.mtime, path, &mut self.report)
+            .map_err(|failure| self.refused(failure, parent, name))
+    }
+
+    fn refused(&self, failure: Failure, parent: &Parent, name: &[u8]) -> crate::error::Error {
+        match failure {
+            Failure::Ours(error) => error,
+            Failure::Os(what, error) => self.ground.error(what, parent, name, error),
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The directories that layers are applied to: how they are reached and made, and what they are to look like in the
+//! end.
+//!
+//! While a layer is applied, directories are open to their owner and their times move. What they are to be is noted
+//! here, by their inode, and set when the layer ends.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::fs::AtFlags;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use crate::changeset::attributes;
+use crate::changeset::attributes::Made;
+use crate::changeset::attributes::Owner;
+use crate::changeset::folding;
+use crate::changeset::overlay::Overlay;
+use crate::changeset::tape::Timestamp;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::fs::remove;
+use crate::fs::remove::Keeper;
+use crate::fs::rooted::Folder;
+use crate::fs::rooted::Inode;
+use crate::fs::rooted::Onlooker;
+use crate::fs::rooted::Rooted;
+use crate::fs::rooted::Turn;
+use crate::fs::rooted::Walker;
+
+/// What a directory that no layer describes looks like.
+const IMPLIED_MODE: u32 = 0o755;
+const IMPLIED_TIME: Timestamp = Timestamp { seconds: 0, nanoseconds: 0 };
+/// More directories are not remembered; they are finished, and looked at again when they are needed again.
+const MAX_PENDING: usize = 16 << 10;
+
+/// A directory that something is done in.
+#[derive(Debug)]
+pub(super) struct Parent {
+    pub(super) folder: Folder,
+    pub(super) inode: Inode,
+}
+
+impl AsFd for Parent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+}
+
+/// What a directory is to look like when the layer ends.
+#[derive(Debug)]
+struct Pending {
+    path: Vec<u8>,
+    mode: u32,
+    mtime: Timestamp,
+}
+
+/// Which names the layer at hand gave itself: those its whiteouts leave alone.
+///
+/// Of each name there is a hash of its directory's inode and itself, keyed so that nobody can choose two that are
+/// one. An inode that is used again is that of a directory which this layer made, and all in it is this layer's.
+#[derive(Debug, Default)]
+struct Marks {
+    hashes: HashSet<u64>,
+    key: RandomState,
+}
+
+impl Marks {
+    fn hash(&self, directory: Inode, name: &[u8]) -> u64 {
+        self.key.hash_one((directory, name))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) rooted: Rc<Rooted>,
+    pub(super) overlay: Option<Overlay>,
+    implied_owner: Owner,
+    pending: HashMap<Inode, Pending>,
+    marks: Marks,
+    /// The last parent: entries of one directory mostly stand together.
+    here: Option<(Vec<u8>, Rc<Parent>)>,
+    folding: bool,
+    /// Whether some directory may hand access lists on to what is made in it.
+    pub(super) inherits: bool,
+    /// Whether the root was there before: who knows what is in it.
+    is_found: bool,
+}
+
+impl Ground {
+    pub(super) fn new(rooted: Rooted, overlay: Option<Overlay>, implied_owner: Owner) -> Result<Ground> {
+        let mut ground = Ground {
+            rooted: Rc::new(rooted),
+            overlay,
+            implied_owner,
+            pending: HashMap::new(),
+            marks: Marks::default(),
+            here: None,
+            folding: false,
+            inherits: false,
+            is_found: true,
+        };
+        let root = ground.parent(b"")?;
+        ground.touch(&root)?;
+        let fail = |error| ground.rooted.error("write to", b"", error);
+        ground.folding = folding::folds(&root).map_err(fail)?;
+        if ground.folding {
+            ground.rooted.walk_by_component();
+        }
+        Ok(ground)
+    }
+
+    /// Makes the root what a directory is that no layer describes.
+    pub(super) fn describe_root(&mut self) -> Result<()> {
+        let root = self.parent(b"")?;
+        let (directory, inode) = self.open_directory(&root, b".")?;
+        let made = Made::new(&directory);
+        made.drop_inherited();
+        made.set_owner(self.implied_owner).map_err(|error| self.error("change the owner of", &root, b"", error))?;
+        self.inherits = false;
+        self.is_found = false;
+        self.note(inode, Vec::new(), IMPLIED_MODE, IMPLIED_TIME)
+    }
+
+    /// Brings all of the file system that the root lies on to the disk.
+    pub(super) fn sync(&self) -> Result<()> {
+        let fail = |error| self.rooted.error("sync", b"", error);
+        let root = remove::open_listed(self.rooted.root()?.as_fd(), b".").map_err(fail)?;
+        rustix::fs::syncfs(root).map_err(fail)
+    }
+
+    /// The directory at a clean path, for something to be added to it: made if it is missing.
+    pub(super) fn parent(&mut self, path: &[u8]) -> Result<Rc<Parent>> {
+        if let Some((known, parent)) = &self.here
+            && known == path
+        {
+            return Ok(Rc::clone(parent));
+        }
+        let rooted = Rc::clone(&self.rooted);
+        let Some(folder) = rooted.folder(path, &mut Maker(self))? else {
+            return Err(Error::not_found(String::from_utf8_lossy(path)));
+        };
+        let parent = Rc::new(self.enter(folder)?);
+        self.here = Some((path.to_vec(), Rc::clone(&parent)));
+        Ok(parent)
+    }
+
+    /// The directory at a clean path, if there is one. A path that leads in circles leads nowhere.
+    pub(super) fn existing(&mut self, path: &[u8]) -> Result<Option<Parent>> {
+        let rooted = Rc::clone(&self.rooted);
+        match rooted.folder(path, &mut Seeker(self)) {
+            Ok(Some(folder)) => self.enter(folder).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) if is_loop(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn enter(&mut self, folder: Folder) -> Result<Parent> {
+        let stat = self.stat(&folder)?;
+        Ok(Parent { folder, inode: Inode::of(&stat) })
+    }
+
+    fn stat(&self, folder: &Folder) -> Result<Stat> {
+        rustix::fs::fstat(folder).map_err(|error| self.rooted.error("open", folder.path(), error))
+    }
+
+    /// Notes what a directory looks like, before something is done in it.
+    pub(super) fn touch(&mut self, parent: &Parent) -> Result<()> {
+        if self.pending.contains_key(&parent.inode) {
+            return Ok(());
+        }
+        if self.is_found {
+            self.inherits |= attributes::hands_on(parent.as_fd());
+        }
+        let stat = self.stat(&parent.folder)?;
+        let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        let mtime = Timestamp { seconds: stat.st_mtime, nanoseconds };
+        self.note(parent.inode, parent.folder.path().to_vec(), stat.st_mode & 0o7777, mtime)
+    }
+
+    /// Notes what a directory is to look like in the end.
+    pub(super) fn note(&mut self, inode: Inode, path: Vec<u8>, mode: u32, mtime: Timestamp) -> Result<()> {
+        if self.pending.len() >= MAX_PENDING {
+            self.finish_directories()?;
+        }
+        self.pending.insert(inode, Pending { path, mode, mtime });
+        Ok(())
+    }
+
+    /// Marks a name as this layer's. Whether it was already.
+    pub(super) fn mark(&mut self, parent: &Parent, name: &[u8]) -> bool {
+        let hash = self.marks.hash(parent.inode, name);
+        !self.marks.hashes.insert(hash)
+    }
+
+    /// Ends a layer: its names are no longer the newest, and its directories are what they are to be.
+    pub(super) fn end_layer(&mut self) -> Result<()> {
+        self.marks.hashes.clear();
+        self.finish_directories()
+    }
+
+    /// The deepest first: one that locks its owner out must not be in the way of those below it.
+    fn finish_directories(&mut self) -> Result<()> {
+        self.here = None;
+        let mut pending: Vec<(Inode, Pending)> = self.pending.drain().collect();
+        pending.sort_unstable_by(|(_, a), (_, b)| b.path.cmp(&a.path));
+        for (inode, directory) in pending {
+            self.finish_directory(inode, &directory)?;
+        }
+        Ok(())
+    }
+
+    fn finish_directory(&mut self, inode: Inode, directory: &Pending) -> Result<()> {
+        let rooted = Rc::clone(&self.rooted);
+        // What is no longer there, or is something else by now, was removed or replaced.
+        let Some(folder) = rooted.folder(&directory.path, &mut Onlooker)? else { return Ok(()) };
+        if Inode::of(&self.stat(&folder)?) != inode {
+            return Ok(());
+        }
+        let fail = |error| rooted.error("set the attributes of", &directory.path, error);
+        let opened = remove::open_listed(folder.as_fd(), b".").map_err(fail)?;
+        let made = Made::new(&opened);
+        made.set_mode(directory.mode).map_err(fail)?;
+        made.set_times(directory.mtime).map_err(fail)
+    }
+
+    /// Makes something in a directory, in the place of whatever is there. Says what came of it, and whether there was
+    /// something.
+    pub(super) fn make<T>(
+        &mut self,
+        parent: &Parent,
+        name: &[u8],
+        mut make: impl FnMut(&Folder) -> Result<T, Errno>,
+    ) -> Result<(T, bool)> {
+        self.touch(parent)?;
+        let mut replaced = false;
+        let mut unlocked = false;
+        // Another process that puts something there again and again must not keep us here.
+        for _ in 0..16 {
+            match make(&parent.folder) {
+                Ok(made) => return Ok((made, replaced)),
+                Err(Errno::EXIST) => {
+                    self.clear_away(parent, name)?;
+                    replaced = true;
+                }
+                Err(Errno::ACCESS) if !unlocked => {
+                    unlocked = true;
+                    remove::unlock(parent.as_fd()).map_err(|error| self.error("write to", parent, name, error))?;
+                }
+                Err(error) => return Err(self.error("make", parent, name, error)),
+            }
+        }
+        Err(self.error("make", parent, name, Errno::EXIST))
+    }
+
+    /// Removes what has a name, with all that is in it.
+    pub(super) fn clear_away(&mut self, parent: &Parent, name: &[u8]) -> Result<()> {
+        self.check_name(parent, name)?;
+        self.touch(parent)?;
+        self.here = None;
+        remove::remove(parent.as_fd(), name, &mut remove::Nothing)
+            .map_err(|error| self.error("remove", parent, name, error))
+    }
+
+    /// Removes what lower layers have at a name, or at all names, in a directory.
+    pub(super) fn hide(&mut self, parent: &Parent, name: Option<&[u8]>) -> Result<()> {
+        if let Some(name) = name
+            && self.folding
+            && !folding::has_exactly(&parent.folder, name).unwrap_or(false)
+        {
+            return Ok(());
+        }
+        self.touch(parent)?;
+        self.here = None;
+        let mut keeper = Marked { marks: &self.marks, pending: &mut self.pending, owner: self.implied_owner };
+        let hidden = match name {
+            Some(name) => remove::remove(parent.as_fd(), name, &mut keeper),
+            None => remove::clear(parent.as_fd(), &mut keeper),
+        };
+        hidden.map_err(|error| self.error("remove", parent, name.unwrap_or_default(), error))
+    }
+
+    /// A directory that no layer describes. It gets its attributes when the layer ends.
+    fn make_implied(&mut self, folder: &Folder, name: &[u8]) -> Result<()> {
+        let parent = self.enter_again(folder)?;
+        let hash = self.marks.hash(parent.inode, name);
+        self.marks.hashes.remove(&hash);
+        self.make_directory(&parent, name)?;
+        let (directory, inode) = self.open_directory(&parent, name)?;
+        Made::new(&directory)
+            .set_owner(self.implied_owner)
+            .map_err(|error| self.error("change the owner of", &parent, name, error))?;
+        self.note(inode, folder.join(name), IMPLIED_MODE, IMPLIED_TIME)
+    }
+
+    /// A new directory, in the place of whatever is there. Whether there was something.
+    pub(super) fn make_directory(&mut self, parent: &Parent, name: &[u8]) -> Result<bool> {
+        let ((), replaced) = self.make(parent, name, |folder| rustix::fs::mkdirat(folder, name, Mode::RWXU))?;
+        Ok(replaced)
+    }
+
+    /// A directory that was made or found, open so that its attributes can be changed.
+    pub(super) fn open_directory(&mut self, parent: &Parent, name: &[u8]) -> Result<(OwnedFd, Inode)> {
+        let fail = |error| self.error("open", parent, name, error);
+        let directory = remove::open_listed(parent.as_fd(), name).map_err(fail)?;
+        let inode = Inode::of(&rustix::fs::fstat(&directory).map_err(fail)?);
+        if self.inherits {
+            Made::new(&directory).drop_inherited();
+        }
+        Ok((directory, inode))
+    }
+
+    /// What has a name in a directory, if something has.
+    pub(super) fn look(&self, folder: &Folder, name: &[u8]) -> Result<Option<Stat>> {
+        match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.rooted.error("look at", &folder.join(name), error)),
+        }
+    }
+
+    /// Fails where the file system takes the name for another one that is there.
+    pub(super) fn check_name(&self, parent: &Parent, name: &[u8]) -> Result<()> {
+        if self.folding { folding::check(&self.rooted, &parent.folder, name) } else { Ok(()) }
+    }
+
+    pub(super) fn error(&self, what: &str, parent: &Parent, name: &[u8], error: Errno) -> Error {
+        self.rooted.error(what, &parent.folder.join(name), error)
+    }
+
+    pub(super) fn enter_again(&self, folder: &Folder) -> Result<Parent> {
+        let fd = rustix::fs::openat(folder, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let fd = fd.map_err(|error| self.rooted.error("open", folder.path(), error))?;
+        let folder = folder.with_fd(fd);
+        let inode = Inode::of(&self.stat(&folder)?);
+        Ok(Parent { folder, inode })
+    }
+}
+
+fn is_loop(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Io { source, .. } if source.raw_os_error() == Some(Errno::LOOP.raw_os_error()))
+}
+
+/// Makes what is missing on the way to something that is added.
+struct Maker<'a>(&'a mut Ground);
+
+impl Walker for Maker<'_> {
+    fn missing(&mut self, folder: &Folder, name: &[u8]) -> Result<Turn> {
+        if let Some(turn) = Overlay::from_below(self.0, folder, name)? {
+            return Ok(turn);
+        }
+        self.0.make_implied(folder, name)?;
+        Ok(Turn::Again)
+    }
+
+    fn blocked(&mut self, folder: &Folder, name: &[u8]) -> Result<Turn> {
+        self.0.make_implied(folder, name)?;
+        let parent = self.0.enter_again(folder)?;
+        Overlay::cover(self.0, &parent, name)?;
+        Ok(Turn::Again)
+    }
+
+    fn locked(&mut self, folder: &Folder) -> Result<bool> {
+        unlock(self.0, folder)
+    }
+
+    fn entered(&mut self, folder: &Folder, name: &[u8]) -> Result<()> {
+        let parent = self.0.folding.then(|| self.0.enter_again(folder)).transpose()?;
+        parent.map_or(Ok(()), |parent| self.0.check_name(&parent, name))
+    }
+}
+
+/// Goes only where there is a way, but opens what locks its owner out.
+struct Seeker<'a>(&'a mut Ground);
+
+impl Walker for Seeker<'_> {
+    fn missing(&mut self, _: &Folder, _: &[u8]) -> Result<Turn> {
+        Ok(Turn::End)
+    }
+
+    fn blocked(&mut self, _: &Folder, _: &[u8]) -> Result<Turn> {
+        Ok(Turn::End)
+    }
+
+    fn locked(&mut self, folder: &Folder) -> Result<bool> {
+        unlock(self.0, folder)
+    }
+
+    fn entered(&mut self, folder: &Folder, name: &[u8]) -> Result<()> {
+        Maker(self.0).entered(folder, name)
+    }
+}
+
+/// Opens a directory to its owner until the layer ends.
+fn unlock(ground: &mut Ground, folder: &Folder) -> Result<bool> {
+    let parent = ground.enter_again(folder)?;
+    ground.touch(&parent)?;
+    Ok(remove::unlock(folder.as_fd()).is_ok())
+}
+
+/// Keeps what this layer made.
+struct Marked<'a> {
+    marks: &'a Marks,
+    pending: &'a mut HashMap<Inode, Pending>,
+    owner: Owner,
+}
+
+impl Keeper for Marked<'_> {
+    fn keeps(&mut self, directory: Inode, name: &[u8]) -> bool {
+        self.marks.hashes.contains(&self.marks.hash(directory, name))
+    }
+
+    /// As if the lower layer's had been removed, and this one made again for what is in it: whichever came first.
+    fn remains(&mut self, directory: BorrowedFd<'_>) -> Result<(), Errno> {
+        let made = Made::path_only(&directory);
+        made.keep_xattrs(&[]);
+        made.set_owner(self.owner)?;
+        match self.pending.get_mut(&Inode::of(&rustix::fs::fstat(directory)?)) {
+            Some(pending) => {
+                pending.mode = IMPLIED_MODE;
+                pending.mtime = IMPLIED_TIME;
+                Ok(())
+            }
+            None => {
+                made.set_mode(IMPLIED_MODE)?;
+                made.set_times(IMPLIED_TIME)
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Layers as sets of changes: reading them, and applying them to a directory.
+//!
+//! * [`apply`] applies one layer to a directory: additions, changes, and removals as *whiteouts*. An image with all
+//!   its layers, verified, is [`Image::unpack`](crate::Image::unpack)'s.
+//! * [`Options`] say how: whose the files will be ([`Ownership`]), what is written ([`Layout`]), what is too much
+//!   ([`Limits`]).
+//! * [`Unpacked`] says what was done, and lists what could not be.
+//! * [`Entries`] are a layer's entries, to be read without a disk.
+//!
+//! The rules are those of the OCI image-spec, layer.md; where it leaves a choice, they are these:
+//!
+//! * Paths are cleaned (`.`, `..`, doubled and leading `/`) and clamped at the root. Symbolic links on the way to an
+//!   entry are followed inside the root, as under `chroot`; what links say is kept verbatim.
+//! * A directory over a directory takes its place in all but its children. Everything else is removed before
+//!   something takes its place, so other names of a file keep the old one.
+//! * Whiteouts hide what lower layers have, wherever they stand in their layer. What `.wh.`, `.wh..` and `.wh...`
+//!   would remove is refused.
+//! * Directories that are missing on the way are made: mode 0755, root's, of 1970.
+//! * Of entries that come twice in a layer the last counts; they are reported.
+//!
+//! ```
+//! use std::io::Write;
+//! use layercake::changeset::{self, Options, Ownership};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let mut tar = tar::Builder::new(Vec::new());
+//! # let mut header = tar::Header::new_ustar();
+//! # header.set_size(6);
+//! # header.set_mode(0o644);
+//! # header.set_mtime(0);
+//! # header.set_uid(0);
+//! # header.set_gid(0);
+//! # tar.append_data(&mut header, "etc/motd", &b"hello\n"[..])?;
+//! # let layer = tar.into_inner()?;
+//! let options = Options::new().ownership(Ownership::CurrentUser);
+//! let done = changeset::apply(&layer[..], dir.path(), &options)?;
+//! assert_eq!(std::fs::read_to_string(dir.path().join("etc/motd"))?, "hello\n");
+//! assert_eq!((done.entries, done.bytes), (1, 6));
+//! # Ok::<(), layercake::Error>(())
+//! ```
+
+mod apply;
+mod attributes;
+mod entry;
+mod folding;
+mod ground;
+mod options;
+mod overlay;
+mod report;
+mod stream;
+mod tape;
+mod whiteout;
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::descriptor::Descriptor;
+use crate::error::Context;
+use crate::error::Result;
+use crate::event::Event;
+use crate::fs::rooted::Rooted;
+
+pub(crate) use apply::Applier;
+pub use entry::Entries;
+pub use entry::Entry;
+pub use entry::EntryKind;
+pub use options::IdMap;
+pub use options::Layout;
+pub use options::Limits;
+pub use options::Options;
+pub use options::Ownership;
+pub use report::Skipped;
+pub use report::SkippedPart;
+pub use report::Unpacked;
+pub(crate) use stream::Promise;
+pub(crate) use stream::Source;
+pub(crate) use stream::Tars;
+pub(crate) use stream::run;
+pub use tape::Timestamp;
+pub(crate) use tape::invalid;
+pub(crate) use whiteout::clean;
+pub(crate) use whiteout::split;
+
+/// Applies one layer to a directory that exists. The layer may be compressed, with gzip or zstd; that is found by its
+/// content. It is read to its end, so that a reader which verifies has verified when this returns.
+///
+/// The directory is changed as the layer goes on; after an error it has what was applied so far.
+///
+/// # Errors
+///
+/// * [`ErrorKind::InvalidLayer`](crate::ErrorKind::InvalidLayer): the bytes are no tar, or an entry must be refused.
+/// * [`ErrorKind::Compression`](crate::ErrorKind::Compression): the bytes cannot be decompressed.
+/// * [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded): there is too much of something.
+/// * [`ErrorKind::Collision`](crate::ErrorKind::Collision): the file system takes two names for one.
+/// * [`ErrorKind::NotApplied`](crate::ErrorKind::NotApplied): the options are strict, and something was left out.
+/// * [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): the options' switch was thrown.
+/// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): an owner lies outside of the map of ids.
+/// * [`ErrorKind::StorageFull`](crate::ErrorKind::StorageFull), [`ErrorKind::Io`](crate::ErrorKind::Io): the
+///   operating system refused something; or the layer's reader did.
+pub fn apply(layer: impl Read + Send, root: impl AsRef<Path>, options: &Options<'_>) -> Result<Unpacked> {
+    let root = root.as_ref();
+    let apply = || {
+        let mut applier = Applier::new(Rooted::open(root)?, options)?;
+        let source = Source { stream: Box::new(layer), promise: None };
+        run([Ok(source)].into_iter(), options.limits, |tars| apply_next(&mut applier, tars, options, None))?;
+        applier.finish()
+    };
+    apply().context(|| format!("apply a layer to {}", root.display()))
+}
+
+/// Applies the next of several layers.
+pub(crate) fn apply_next(
+    applier: &mut Applier<'_>,
+    tars: &mut Tars,
+    options: &Options<'_>,
+    layer: Option<&Descriptor>,
+) -> Result<()> {
+    let position = tars.position();
+    let mut entries = Entries::new(tars.next_tar(), options.limits).starting_at(applier.report().entries);
+    let before = applier.report().entries;
+    let mut tell = |done: &Unpacked| {
+        let entries = done.entries - before;
+        options.observer.event(&Event::Unpacking { layer, entries, bytes: position.get() });
+    };
+    applier.apply(&mut entries, &mut tell)
+}

@@ -1,0 +1,156 @@
+//! One header block, and what extensions before it change.
+
+use tar::Header;
+
+use super::number::Timestamp;
+use super::number::field;
+use super::number::invalid;
+use super::number::unsigned;
+use super::pax::Extension;
+use crate::error::Result;
+
+pub(super) const BLOCK: usize = 512;
+
+/// What a header is of, by its type flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flag {
+    /// Content, or, of an old tar, a directory if the name ends so.
+    File,
+    HardLink,
+    Symlink,
+    CharDevice,
+    BlockDevice,
+    Directory,
+    Fifo,
+    /// The old way to write a file with holes.
+    OldSparse,
+    /// Says something of the next header.
+    Extended,
+    /// Says something of all that follow: ignored (Docker, containerd).
+    Global,
+    LongName,
+    LongLink,
+}
+
+/// A header block whose checksum is right.
+pub(super) struct Block {
+    header: Header,
+}
+
+impl Block {
+    /// Checks the checksum, of which some old tools summed signed bytes.
+    pub(super) fn new(bytes: &[u8; BLOCK]) -> Result<Block> {
+        let header = Header::from_byte_slice(bytes).clone();
+        let stated = field("checksum", &header.as_old().cksum)?;
+        let mut counted = *bytes;
+        counted[148..156].fill(b' ');
+        let sum: i64 = counted.iter().map(|byte| i64::from(*byte)).sum();
+        let signed: i64 = counted.iter().map(|byte| i64::from(byte.cast_signed())).sum();
+        if stated == sum || stated == signed { Ok(Block { header }) } else { invalid("a header has a wrong checksum") }
+    }
+
+    pub(super) fn flag(&self) -> Result<Flag> {
+        Ok(match self.header.as_old().linkflag[0] {
+            0 if self.name().ends_with(b"/") => Flag::Directory,
+            0 | b'0' | b'7' => Flag::File,
+            b'1' => Flag::HardLink,
+            b'2' => Flag::Symlink,
+            b'3' => Flag::CharDevice,
+            b'4' => Flag::BlockDevice,
+            b'5' => Flag::Directory,
+            b'6' => Flag::Fifo,
+            b'S' if self.header.as_gnu().is_some() => Flag::OldSparse,
+            b'x' => Flag::Extended,
+            b'g' => Flag::Global,
+            b'L' => Flag::LongName,
+            b'K' => Flag::LongLink,
+            other => return invalid(format!("entries of type {:?} are unknown", char::from(other))),
+        })
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub(super) fn size(&self) -> Result<u64> {
+        unsigned("size", &self.header.as_old().size)
+    }
+
+    /// The name, with the prefix that formats have in which it may be longer.
+    pub(super) fn name(&self) -> Vec<u8> {
+        let name = until_zero(&self.header.as_old().name);
+        match self.prefix() {
+            Some(prefix) if !prefix.is_empty() => [prefix, b"/", name].concat(),
+            _ => name.to_vec(),
+        }
+    }
+
+    pub(super) fn link(&self) -> Vec<u8> {
+        until_zero(&self.header.as_old().linkname).to_vec()
+    }
+
+    fn prefix(&self) -> Option<&[u8]> {
+        if let Some(ustar) = self.header.as_ustar() {
+            // star has times in the prefix's last bytes.
+            let is_star = ustar.pad[8..] == *b"tar\0";
+            return Some(until_zero(if is_star { &ustar.prefix[..131] } else { &ustar.prefix }));
+        }
+        // Go before 1.8 wrote a prefix where GNU has times: they are no numbers then, but text.
+        let gnu = self.header.as_gnu()?;
+        let has_times = field("time", &gnu.atime).is_ok() && field("time", &gnu.ctime).is_ok();
+        let prefix = until_zero(&self.header.as_bytes()[345..500]);
+        (!has_times && prefix.is_ascii()).then_some(prefix)
+    }
+
+    pub(super) fn attributes(&self, extension: &Extension) -> Result<Attributes> {
+        let old = self.header.as_old();
+        let mode = field("mode", &old.mode)? & 0o7777;
+        let mtime = match extension.mtime {
+            Some(mtime) => mtime,
+            None => Timestamp { seconds: field("time of change", &old.mtime)?, nanoseconds: 0 },
+        };
+        Ok(Attributes {
+            mode: u32::try_from(mode).expect("twelve bits fit"),
+            uid: id("owner", extension.uid, &old.uid)?,
+            gid: id("group", extension.gid, &old.gid)?,
+            mtime,
+        })
+    }
+
+    pub(super) fn device(&self) -> Result<(u32, u32)> {
+        let number = |what, bytes: &[u8]| {
+            let number = unsigned(what, bytes)?;
+            u32::try_from(number).or_else(|_| invalid(format!("the {what} is too large")))
+        };
+        let (major, minor) = match (self.header.as_ustar(), self.header.as_gnu()) {
+            (Some(ustar), _) => (ustar.dev_major, ustar.dev_minor),
+            (None, Some(gnu)) => (gnu.dev_major, gnu.dev_minor),
+            (None, None) => return invalid("a device has no numbers"),
+        };
+        Ok((number("device's major number", &major)?, number("device's minor number", &minor)?))
+    }
+}
+
+/// What every entry has.
+pub(super) struct Attributes {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime: Timestamp,
+}
+
+/// An id of more than 32 bits would become another one, root perhaps, and the last one means "leave it as it is".
+fn id(what: &str, extended: Option<u64>, bytes: &[u8]) -> Result<u32> {
+    let id = match extended {
+        Some(id) => id,
+        None => unsigned(what, bytes)?,
+    };
+    match u32::try_from(id) {
+        Ok(id) if id != u32::MAX => Ok(id),
+        _ => invalid(format!("the {what} {id} is no id")),
+    }
+}
+
+fn until_zero(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len())]
+}

@@ -1,0 +1,177 @@
+//! A new directory: made aside, and given its name when it is whole.
+//!
+//! Aside means beside: in the same directory, under a hidden name. Whoever makes it holds a lock on it, so what a
+//! killed process left behind can be told from what is being worked on, and is removed by whoever comes next.
+
+use std::hash::Hasher;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rustix::fs::AtFlags;
+use rustix::fs::CWD;
+use rustix::fs::FlockOperation;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::StatxAttributes;
+use rustix::fs::StatxFlags;
+use rustix::io::Errno;
+
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::fs::remove;
+use crate::fs::remove::Nothing;
+use crate::fs::rooted::Inode;
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// A directory that has no name of its own yet. It is removed when this is dropped.
+#[derive(Debug)]
+#[must_use = "the directory is removed when this is dropped"]
+pub(crate) struct Aside {
+    /// Where it will be.
+    path: PathBuf,
+    name: std::ffi::OsString,
+    above: OwnedFd,
+    aside: String,
+    fd: OwnedFd,
+    published: bool,
+}
+
+impl Aside {
+    /// Makes a directory that is to become `path`, where nothing is, or an empty directory.
+    pub(crate) fn new(path: &Path) -> Result<Aside> {
+        let Some(name) = path.file_name() else {
+            return Err(Error::invalid_input(format!("{} is no name for a new directory", path.display())));
+        };
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let above = rustix::fs::openat(CWD, parent, DIRECTORY, Mode::empty())
+            .map_err(|error| Error::io("open", parent, error.into()))?;
+        check_free(&above, name.as_ref(), path)?;
+        let prefix = prefix(name);
+        reclaim(&above, &prefix);
+        let (aside, fd) =
+            make(&above, &prefix).map_err(|error| Error::io("make a directory beside", path, error.into()))?;
+        Ok(Aside { path: path.to_owned(), name: name.to_owned(), above, aside, fd, published: false })
+    }
+
+    /// The directory, open.
+    pub(crate) fn open(&self) -> Result<OwnedFd> {
+        self.fd.try_clone().map_err(|error| Error::io("open", &self.path, error))
+    }
+
+    /// Whether it lies in `directory`, or below it.
+    pub(crate) fn is_within(&self, directory: impl AsFd) -> Result<bool> {
+        let fail = |error: Errno| Error::io("look above", &self.path, error.into());
+        let wanted = Inode::of(&rustix::fs::fstat(directory).map_err(fail)?);
+        let mut here = self.above.try_clone().map_err(|error| Error::io("open", &self.path, error))?;
+        loop {
+            let inode = Inode::of(&rustix::fs::fstat(&here).map_err(fail)?);
+            if inode == wanted {
+                return Ok(true);
+            }
+            here = rustix::fs::openat(&here, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(fail)?;
+            if Inode::of(&rustix::fs::fstat(&here).map_err(fail)?) == inode {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Gives the directory its name; with `sync`, so that the name survives a power cut.
+    pub(crate) fn publish(mut self, sync: bool) -> Result<()> {
+        let path = || self.path.clone();
+        match rustix::fs::renameat(&self.above, &self.aside, &self.above, &self.name) {
+            Ok(()) => self.published = true,
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::BUSY) => {
+                return Err(ErrorKind::AlreadyExists { path: path() }.into());
+            }
+            Err(error) => return Err(Error::io("rename to", &path(), error.into())),
+        }
+        if sync {
+            rustix::fs::fsync(&self.above).map_err(|error| Error::io("sync", &path(), error.into()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if !self.published {
+            // What is not removed now is removed by whoever makes the same directory next.
+            let _ = remove::remove(self.above.as_fd(), self.aside.as_bytes(), &mut Nothing);
+        }
+    }
+}
+
+/// Fails unless nothing is there, or an empty directory that something can take the place of.
+fn check_free(above: &OwnedFd, name: &Path, path: &Path) -> Result<()> {
+    let taken = || Err(ErrorKind::AlreadyExists { path: path.to_owned() }.into());
+    let fail = |error: Errno| Error::io("look at", path, error.into());
+    let found = match rustix::fs::openat(above, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOTDIR | Errno::LOOP) => return taken(),
+        Err(error) => return Err(fail(error)),
+    };
+    if is_mount(&found) {
+        return taken();
+    }
+    for entry in rustix::fs::Dir::new(found).map_err(fail)? {
+        if !matches!(entry.map_err(fail)?.file_name().to_bytes(), b"." | b"..") {
+            return taken();
+        }
+    }
+    Ok(())
+}
+
+fn is_mount(directory: &OwnedFd) -> bool {
+    let stat = rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
+    stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// What the hidden names begin with for one target. Of its name there is a hash only: the name may be as long as names
+/// can be.
+fn prefix(name: &std::ffi::OsStr) -> String {
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(name.as_encoded_bytes());
+    format!(".layercake-{:016x}-", hasher.finish())
+}
+
+/// Removes what processes left behind that are gone: nobody holds its lock.
+fn reclaim(above: &OwnedFd, prefix: &str) {
+    let Ok(names) = rustix::fs::Dir::read_from(above) else { return };
+    for entry in names.flatten() {
+        let name = entry.file_name().to_bytes();
+        if !name.starts_with(prefix.as_bytes()) {
+            continue;
+        }
+        let Ok(fd) = remove::open_listed(above.as_fd(), name) else { continue };
+        if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = remove::remove(above.as_fd(), name, &mut Nothing);
+        }
+    }
+}
+
+fn make(above: &OwnedFd, prefix: &str) -> Result<(String, OwnedFd), Errno> {
+    loop {
+        let aside = format!("{prefix}{:016x}", fastrand::u64(..));
+        match rustix::fs::mkdirat(above, &aside, Mode::RWXU) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => continue,
+            Err(error) => return Err(error),
+        }
+        // Between these two calls another process may have taken it for left behind; then another one is made.
+        let Ok(fd) = rustix::fs::openat(above, &aside, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) else { continue };
+        // Some network file systems lock no directories, with another error: nothing is reclaimed there.
+        if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            continue;
+        }
+        let named = rustix::fs::statat(above, &aside, AtFlags::SYMLINK_NOFOLLOW);
+        if named.is_ok_and(|stat| rustix::fs::fstat(&fd).is_ok_and(|own| Inode::of(&own) == Inode::of(&stat))) {
+            return Ok((aside, fd));
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Removing a tree, on hostile ground.
+//!
+//! Two descriptors are open at a time, however deep the tree is, and nothing is followed. A directory that is swapped
+//! or moved meanwhile ends the removal with an error.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::AtFlags;
+use rustix::fs::FileType;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::fs::rooted::Inode;
+
+const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Says what is to stay.
+pub(crate) trait Keeper {
+    /// Whether `name` in the directory stays. Of a directory that stays, what is in it is asked for still.
+    fn keeps(&mut self, directory: Inode, name: &[u8]) -> bool;
+
+    /// A directory stays only because something in it does.
+    fn remains(&mut self, directory: BorrowedFd<'_>) -> Result<(), Errno>;
+}
+
+/// Keeps nothing.
+#[derive(Debug)]
+pub(crate) struct Nothing;
+
+impl Keeper for Nothing {
+    fn keeps(&mut self, _: Inode, _: &[u8]) -> bool {
+        false
+    }
+
+    fn remains(&mut self, _: BorrowedFd<'_>) -> Result<(), Errno> {
+        Ok(())
+    }
+}
+
+/// Removes `name` in `parent`, whatever it is; directories with all that the keeper does not keep. Something that is
+/// not there is removed already.
+pub(crate) fn remove(parent: BorrowedFd<'_>, name: &[u8], keeper: &mut dyn Keeper) -> Result<(), Errno> {
+    let parent = open_above(parent)?;
+    let mut walk = Walk { keeper, levels: vec![Level::new(Inode::of(&rustix::fs::fstat(&parent)?), Vec::new(), true)] };
+    walk.remove_one(parent.as_fd(), name, FileType::Unknown)?;
+    walk.run(parent)
+}
+
+/// Removes what is in the directory, and not the directory itself.
+pub(crate) fn clear(directory: BorrowedFd<'_>, keeper: &mut dyn Keeper) -> Result<(), Errno> {
+    let directory = open_listed(directory, b".")?;
+    let mut walk = Walk { keeper, levels: Vec::new() };
+    walk.enter(&directory, Vec::new(), true)?;
+    walk.run(directory)
+}
+
+/// Directories from the first to the one at hand.
+struct Walk<'a> {
+    keeper: &'a mut dyn Keeper,
+    levels: Vec<Level>,
+}
+
+struct Level {
+    inode: Inode,
+    name: Vec<u8>,
+    /// Directories in it that were not looked into yet.
+    ahead: Vec<CString>,
+    /// Whether it stays for its own sake.
+    kept: bool,
+    /// Whether something in it stays.
+    occupied: bool,
+}
+
+impl Level {
+    fn new(inode: Inode, name: Vec<u8>, kept: bool) -> Level {
+        Level { inode, name, ahead: Vec::new(), kept, occupied: false }
+    }
+}
+
+impl Walk<'_> {
+    /// Works through what is ahead, depth first. `here` is the last level's directory.
+    fn run(&mut self, mut here: OwnedFd) -> Result<(), Errno> {
+        while let Some(level) = self.levels.last_mut() {
+            if let Some(name) = level.ahead.pop() {
+                let inode = level.inode;
+                match open_listed(here.as_fd(), name.to_bytes()) {
+                    Ok(directory) => {
+                        let kept = self.keeper.keeps(inode, name.to_bytes());
+                        self.enter(&directory, name.into_bytes(), kept)?;
+                        here = directory;
+                    }
+                    Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error),
+                }
+                continue;
+            }
+            let Some(level) = self.levels.pop() else { break };
+            if !level.kept && level.occupied {
+                self.keeper.remains(here.as_fd())?;
+            }
+            let Some(above) = self.levels.last_mut() else { break };
+            here = rustix::fs::openat(&here, "..", LISTED, Mode::empty()).or_else(|error| match error {
+                Errno::ACCESS => rustix::fs::openat(&here, "..", PLACE, Mode::empty()),
+                error => Err(error),
+            })?;
+            if Inode::of(&rustix::fs::fstat(&here)?) != above.inode {
+                return Err(Errno::STALE);
+            }
+            if level.kept || level.occupied {
+                above.occupied = true;
+            } else {
+                match unlink(here.as_fd(), &level.name, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what can be removed at once of a directory, and notes what directories there are.
+    fn enter(&mut self, directory: &OwnedFd, name: Vec<u8>, kept: bool) -> Result<(), Errno> {
+        self.levels.push(Level::new(Inode::of(&rustix::fs::fstat(directory)?), name, kept));
+        for entry in rustix::fs::Dir::read_from(directory)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                self.remove_one(directory.as_fd(), name, entry.file_type())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_one(&mut self, directory: BorrowedFd<'_>, name: &[u8], kind: FileType) -> Result<(), Errno> {
+        let Some(level) = self.levels.last_mut() else { return Ok(()) };
+        let later = CString::new(name).map_err(|_| Errno::INVAL)?;
+        let kind = match kind {
+            FileType::Unknown => match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                Err(Errno::NOENT) => return Ok(()),
+                Err(error) => return Err(error),
+            },
+            kind => kind,
+        };
+        if kind == FileType::Directory {
+            level.ahead.push(later);
+            return Ok(());
+        }
+        if self.keeper.keeps(level.inode, name) {
+            level.occupied = true;
+            return Ok(());
+        }
+        match unlink(directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            // It was swapped for a directory.
+            Err(Errno::ISDIR) => {
+                level.ahead.push(later);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn unlink(directory: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(directory, name, flags) {
+        Err(Errno::ACCESS) if unlock(directory).is_ok() => rustix::fs::unlinkat(directory, name, flags),
+        result => result,
+    }
+}
+
+/// The directory that something is removed from may be one that its owner must not read.
+fn open_above(parent: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(parent, ".", PLACE, Mode::empty())
+}
+
+/// Opens a directory to read its names; one that locks its owner out is unlocked.
+pub(crate) fn open_listed(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    match rustix::fs::openat(parent, name, LISTED, Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            let place = match rustix::fs::openat(parent, name, PLACE, Mode::empty()) {
+                Err(Errno::ACCESS) => {
+                    unlock(parent)?;
+                    rustix::fs::openat(parent, name, PLACE, Mode::empty())?
+                }
+                place => place?,
+            };
+            unlock(place.as_fd())?;
+            rustix::fs::openat(&place, ".", LISTED, Mode::empty())
+        }
+        opened => opened,
+    }
+}
+
+/// Gives a directory's owner all permissions on it.
+pub(crate) fn unlock(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(directory)?.st_mode & 0o7777);
+    change_mode(directory, mode | Mode::RWXU)
+}
+
+/// Changes the mode of what is open, be it with `O_PATH` only. The path leads through the descriptor, to nothing else.
+pub(crate) fn change_mode(fd: BorrowedFd<'_>, mode: Mode) -> Result<(), Errno> {
+    rustix::fs::chmod(handle(fd), mode)
+}
+
+/// A path to what is open.
+pub(crate) fn handle(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}

@@ -1,0 +1,167 @@
+//! From layers to a root file system.
+
+use std::path::Path;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+
+use crate::changeset::Applier;
+use crate::changeset::Layout;
+use crate::changeset::Options;
+use crate::changeset::Tars;
+use crate::changeset::Unpacked;
+use crate::changeset::apply_next;
+use crate::changeset::run;
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Limit;
+use crate::error::Result;
+use crate::event::Event;
+use crate::fs::aside::Aside;
+use crate::fs::rooted::Rooted;
+use crate::image::Image;
+use crate::image::Layer;
+
+impl Image {
+    /// Makes a root file system of the image's layers: a new directory, in which each file is owned by whom the
+    /// layers say. Needs root; [`unpack_with`](Image::unpack_with) does it without, and otherwise.
+    ///
+    /// ```no_run
+    /// # fn example(image: layercake::Image) -> layercake::Result<()> {
+    /// let done = image.unpack("/srv/jail/rootfs")?;
+    /// println!("{} entries, {} bytes", done.entries, done.bytes);
+    /// for skipped in &done.skipped {
+    ///     println!("left out: {skipped}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`unpack_with`](Image::unpack_with).
+    pub fn unpack(&self, target: impl AsRef<Path>) -> Result<Unpacked> {
+        self.unpack_with(target, &Options::new())
+    }
+
+    /// Makes a root file system of the image's layers; or, with [`Layout::Overlay`], a directory with a directory for
+    /// each layer, named `1` (the base), `2` and so on, to be mounted as `lowerdir=3:2:1`.
+    ///
+    /// The target may be missing, or an empty directory that is no mount point. It is worked on beside, under a
+    /// hidden name, and gets its own when all layers were applied and all digests, sizes and diff ids held (image-spec,
+    /// config.md: over all bytes of the tar). So a target that is there is whole. What a killed process leaves
+    /// behind is removed by the next one that makes the same target.
+    ///
+    /// Memory is bounded, whatever the image's size.
+    ///
+    /// ```
+    /// use layercake::changeset::{Options, Ownership};
+    /// # use layercake::{testing::Fixture, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("store"))?;
+    /// # let image = store.image_at(&Fixture::demo().write(&store)?)?;
+    /// # let target = dir.path().join("rootfs");
+    /// let done = image.unpack_with(&target, &Options::new().ownership(Ownership::CurrentUser))?;
+    /// assert!(done.skipped.is_empty());
+    /// assert_eq!(std::fs::read_to_string(target.join("etc/motd"))?, "A piece of cake.\n");
+    /// # Ok::<(), layercake::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::AlreadyExists`]: the target is a file, a link, a mount point, or a directory that is not empty.
+    /// * [`ErrorKind::InvalidInput`]: the target has no name or lies in the store; an owner lies outside of the map
+    ///   of ids.
+    /// * [`ErrorKind::DigestMismatch`], [`ErrorKind::SizeMismatch`]: a blob, or the tar inside, is not what was
+    ///   promised.
+    /// * [`ErrorKind::NotFound`] and the others of [`layers`](Image::layers); those of
+    ///   [`apply`](crate::changeset::apply()).
+    ///
+    /// After an error there is nothing new.
+    pub fn unpack_with(&self, target: impl AsRef<Path>, options: &Options<'_>) -> Result<Unpacked> {
+        let target = target.as_ref();
+        let unpack = || {
+            let layers = self.layers()?;
+            options.limits.check(Limit::Layers, layers.len() as u64)?;
+            let aside = Aside::new(target)?;
+            if aside.is_within(self.store.dir())? {
+                return Err(Error::invalid_input("the target lies in the store"));
+            }
+            let done = unpack_layers(&aside, target, &layers, options).map_err(|error| explain(error, &layers))?;
+            aside.publish(options.sync)?;
+            Ok(done)
+        };
+        unpack().context(|| format!("unpack image {} to {}", self.id().short(), target.display()))
+    }
+}
+
+fn unpack_layers(aside: &Aside, target: &Path, layers: &[Layer], options: &Options<'_>) -> Result<Unpacked> {
+    let sources = layers.iter().map(Layer::source);
+    run(sources, options.limits, |tars| match options.layout {
+        Layout::Flat => flat(aside, target, layers, tars, options),
+        Layout::Overlay => overlay(aside, target, layers, tars, options),
+    })
+}
+
+fn flat(aside: &Aside, target: &Path, layers: &[Layer], tars: &mut Tars, options: &Options<'_>) -> Result<Unpacked> {
+    let mut applier = Applier::new(Rooted::new(aside.open()?, target), options)?;
+    applier.describe_root()?;
+    for (n, layer) in layers.iter().enumerate() {
+        apply(&mut applier, n, layers.len(), layer, tars, options)?;
+    }
+    applier.finish()
+}
+
+/// Each layer into a directory of its own, looking at those below.
+fn overlay(aside: &Aside, target: &Path, layers: &[Layer], tars: &mut Tars, options: &Options<'_>) -> Result<Unpacked> {
+    let all = aside.open()?;
+    let mut done = Unpacked::default();
+    for (n, layer) in layers.iter().enumerate() {
+        let open = |number: usize| {
+            let path = target.join(number.to_string());
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = rustix::fs::openat(&all, number.to_string(), flags, Mode::empty());
+            opened.map(|fd| Rooted::new(fd, &path)).map_err(|error| Error::io("open", &path, error.into()))
+        };
+        rustix::fs::mkdirat(&all, (n + 1).to_string(), Mode::RWXU)
+            .map_err(|error| Error::io("make a directory in", target, error.into()))?;
+        let lower = (1..=n).rev().map(open).collect::<Result<_>>()?;
+        let mut applier = Applier::above(lower, open(n + 1)?, options)?.going_on(done);
+        applier.describe_root()?;
+        apply(&mut applier, n, layers.len(), layer, tars, options)?;
+        done = applier.finish()?;
+    }
+    // What holds the layers is nobody's business but the owner's.
+    rustix::fs::fchmod(&all, Mode::from_raw_mode(0o755))
+        .map_err(|error| Error::io("set the mode of", target, error.into()))?;
+    Ok(done)
+}
+
+fn apply(
+    applier: &mut Applier<'_>,
+    n: usize,
+    count: usize,
+    layer: &Layer,
+    tars: &mut Tars,
+    options: &Options<'_>,
+) -> Result<()> {
+    apply_next(applier, tars, options, Some(layer.descriptor())).context(|| format!("layer {} of {count}", n + 1))?;
+    options.observer.event(&Event::Unpacked { layer: layer.descriptor() });
+    Ok(())
+}
+
+/// Bytes that make no sense may be the wrong bytes: then that is the error, and fetching the blob again mends it.
+fn explain(error: Error, layers: &[Layer]) -> Error {
+    if !matches!(error.kind(), ErrorKind::InvalidLayer { .. } | ErrorKind::Compression { .. }) {
+        return error;
+    }
+    for (n, layer) in layers.iter().enumerate() {
+        let verified = || Ok(std::io::copy(&mut layer.compressed()?, &mut std::io::sink())?);
+        match verified().context(|| format!("layer {} of {}", n + 1, layers.len())) {
+            Err(damage) if damage.is_corrupt() => return damage,
+            _ => {}
+        }
+    }
+    error
+}

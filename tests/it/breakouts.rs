@@ -1,0 +1,1 @@
+//! The matrix of ways out of a root.
