@@ -358,12 +358,12 @@ impl<'a> Applier<'a> {
 
     /// One more name for what its target names. Nothing but the name is made (CVE-2021-32760).
     fn hard_link(&mut self, entry: &RawEntry, path: &[u8], parent: &Parent, name: &[u8]) -> Result<bool> {
-        let target = clean(&entry.link);
+        let mut target = clean(&entry.link);
         if self.left_out.contains(&target) {
             return self.leave_out(path, "what it is one more name of was left out");
         }
         if self.ground.overlay.is_some() {
-            Overlay::bring_up(&mut self.ground, &target)?;
+            target = Overlay::bring_up(&mut self.ground, &target)?;
         }
         let (above, last) = split(&target);
         let shown = || String::from_utf8_lossy(&entry.link).into_owned();

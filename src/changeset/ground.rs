@@ -32,7 +32,6 @@ use crate::fs::remove;
 use crate::fs::remove::Keeper;
 use crate::fs::rooted::Folder;
 use crate::fs::rooted::Inode;
-use crate::fs::rooted::Onlooker;
 use crate::fs::rooted::Rooted;
 use crate::fs::rooted::Turn;
 use crate::fs::rooted::Walker;
@@ -223,7 +222,7 @@ impl Ground {
     fn finish_directory(&mut self, inode: Inode, directory: &Pending) -> Result<()> {
         let rooted = Rc::clone(&self.rooted);
         // What is no longer there, or is something else by now, was removed or replaced.
-        let Some(folder) = rooted.folder(&directory.path, &mut Onlooker)? else { return Ok(()) };
+        let Some(folder) = rooted.same_folder(&directory.path)? else { return Ok(()) };
         if Inode::of(&self.stat(&folder)?) != inode {
             return Ok(());
         }
@@ -243,6 +242,10 @@ impl Ground {
         mut make: impl FnMut(&Folder) -> Result<T, Errno>,
     ) -> Result<(T, bool)> {
         self.touch(parent)?;
+        if self.overlay.is_some() {
+            // What is made may take the place of a link below, by which another path led on.
+            self.here = None;
+        }
         let mut replaced = false;
         let mut unlocked = false;
         // Another process that puts something there again and again must not keep us here.

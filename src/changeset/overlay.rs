@@ -184,10 +184,11 @@ impl Overlay {
         if Overlay::is_covered(ground, parent.folder.path())? {
             return Ok(());
         }
+        // What was copied from below goes too; what this layer made stays.
+        ground.hide(&parent, Some(name))?;
         match ground.look(&parent.folder, name)? {
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                Overlay::cover(ground, &parent, name)?;
-                Overlay::uncover_within(ground, &path)
+                Overlay::cover(ground, &parent, name)
             }
             Some(_) => Ok(()),
             None => mark_removed(ground, &parent, name),
@@ -215,24 +216,23 @@ impl Overlay {
                 .map_err(|error| ground.rooted.error("set an attribute of", &path, error))
         };
         set(ground.overlay.as_ref().map(|overlay| overlay.attribute("opaque")).unwrap_or_default())?;
-        Overlay::uncover_within(ground, &path)
+        ground.hide(&folder, None)
     }
 
-    /// Where what a hard link names lies in this layer. A file that lies below is copied first.
-    pub(super) fn bring_up(ground: &mut Ground, path: &[u8]) -> Result<()> {
+    /// The path, without links, of what a hard link names, in this layer. A file that lies below is copied first.
+    pub(super) fn bring_up(ground: &mut Ground, path: &[u8]) -> Result<Vec<u8>> {
         let (parent, name) = split(path);
-        let Some(parent) = Overlay::resolve(ground, parent)? else { return Ok(()) };
+        let Some(parent) = Overlay::resolve(ground, parent)? else { return Ok(path.to_vec()) };
         let path = join(&parent, name);
-        let Some(overlay) = &ground.overlay else { return Ok(()) };
-        if !matches!(overlay.in_layer(&ground.rooted, &path)?, Seen::Nothing) {
-            return Ok(());
+        let Some(overlay) = &ground.overlay else { return Ok(path) };
+        if matches!(overlay.in_layer(&ground.rooted, &path)?, Seen::Nothing)
+            && !Overlay::is_covered(ground, &parent)?
+            && let Some(found) = overlay.below(&path)?
+            && FileType::from_raw_mode(found.stat.st_mode) != FileType::Directory
+        {
+            copy_node(ground, &parent, name, &found)?;
         }
-        match overlay.below(&path)? {
-            Some(found) if FileType::from_raw_mode(found.stat.st_mode) != FileType::Directory => {
-                copy_node(ground, &parent, name, &found)
-            }
-            _ => Ok(()),
-        }
+        Ok(path)
     }
 
     /// The path to a directory with links resolved as they are seen through all layers; what is missing is taken for
@@ -307,26 +307,6 @@ impl Overlay {
             }
         }
         Ok(false)
-    }
-
-    /// Takes the marks out of a directory that hides all that they could mark; they would be seen.
-    fn uncover_within(ground: &mut Ground, path: &[u8]) -> Result<()> {
-        let mut ahead = vec![path.to_vec()];
-        while let Some(path) = ahead.pop() {
-            let Some(parent) = ground.existing(&path)? else { continue };
-            let names = list(&parent.folder).map_err(|error| ground.rooted.error("list", &path, error))?;
-            for name in names {
-                let (Some(stat), Some(overlay)) = (ground.look(&parent.folder, &name)?, &ground.overlay) else {
-                    continue;
-                };
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    ahead.push(join(&path, &name));
-                } else if overlay.is_whiteout(&parent.folder, &name, &stat) {
-                    ground.clear_away(&parent, &name)?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Whether what has this name in this layer hides what lies below, and is no directory.

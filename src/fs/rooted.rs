@@ -99,28 +99,6 @@ pub(crate) trait Walker {
     fn entered(&mut self, folder: &Folder, name: &[u8]) -> Result<()>;
 }
 
-/// Goes only where there is a way.
-#[derive(Debug)]
-pub(crate) struct Onlooker;
-
-impl Walker for Onlooker {
-    fn missing(&mut self, _: &Folder, _: &[u8]) -> Result<Turn> {
-        Ok(Turn::End)
-    }
-
-    fn blocked(&mut self, _: &Folder, _: &[u8]) -> Result<Turn> {
-        Ok(Turn::End)
-    }
-
-    fn locked(&mut self, _: &Folder) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn entered(&mut self, _: &Folder, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-}
-
 /// A root. It is held open, so that it stays the same directory whatever becomes of its name.
 #[derive(Debug)]
 pub(crate) struct Rooted {
@@ -169,6 +147,22 @@ impl Rooted {
             Some(folder) => Ok(Some(folder)),
             None => self.walk(path, walker),
         }
+    }
+
+    /// The directory at a path in which nothing was a link, if it is still so.
+    pub(crate) fn same_folder(&self, path: &[u8]) -> Result<Option<Folder>> {
+        if let Some(folder) = self.straight(path) {
+            return Ok(Some(folder));
+        }
+        let mut here = self.root()?;
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            match here.child(name) {
+                Ok(child) => here = child,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+                Err(error) => return Err(self.error("open", path, error)),
+            }
+        }
+        Ok(Some(here))
     }
 
     /// The directory, if all of the path is there and nothing of it is a link.

@@ -68,20 +68,37 @@ fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
-/// What `look` sees in a mount of these directories, the topmost first; none where overlays cannot be mounted.
-pub fn overlay<T>(lower: &[PathBuf], target: &Path, look: impl FnOnce(&Path) -> T) -> Option<T> {
-    std::fs::create_dir_all(target).expect("a directory can be made");
-    let below = target.with_extension("empty");
-    std::fs::create_dir_all(&below).expect("a directory can be made");
-    // overlayfs wants two directories at least; the lowest one adds nothing.
-    let stack: Vec<String> = lower.iter().chain([&below]).map(|path| path.display().to_string()).collect();
-    let options = format!("lowerdir={}", stack.join(":"));
-    let mounted = run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(target));
-    if mounted.status != 0 {
-        println!("ignored: overlays cannot be mounted here: {}", mounted.err);
-        return None;
+/// Whether overlays can be mounted here; says so if not.
+pub fn mounts_overlays() -> bool {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let below = directory.path().join("below");
+    std::fs::create_dir(&below).expect("a directory can be made");
+    let mounted = mount(&[below], &directory.path().join("mnt"));
+    if mounted.status == 0 {
+        run(Command::new("umount").arg(directory.path().join("mnt"))).ok();
+        return true;
     }
+    assert!(std::env::var_os("LAYERCAKE_INTEROP").is_none_or(|set| set != "1"), "overlays: {}", mounted.err);
+    println!("ignored: overlays cannot be mounted: {}", mounted.err);
+    false
+}
+
+/// What `look` sees in a mount of these directories, the topmost first.
+#[track_caller]
+pub fn overlay<T>(lower: &[PathBuf], target: &Path, look: impl FnOnce(&Path) -> T) -> T {
+    mount(lower, target).ok();
     let seen = look(target);
     run(Command::new("umount").arg(target)).ok();
-    Some(seen)
+    seen
+}
+
+/// overlayfs wants two directories at least; the lowest one adds nothing.
+fn mount(lower: &[PathBuf], target: &Path) -> Ran {
+    let below = target.with_extension("empty");
+    for directory in [target, &below] {
+        std::fs::create_dir_all(directory).expect("a directory can be made");
+    }
+    let stack: Vec<String> = lower.iter().chain([&below]).map(|path| path.display().to_string()).collect();
+    let options = format!("lowerdir={}", stack.join(":"));
+    run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(target))
 }
