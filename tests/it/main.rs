@@ -12,6 +12,7 @@ mod platforms;
 mod store;
 mod support;
 mod tags;
+mod unpack;
 
 #[cfg(feature = "registry")]
 mod auth;

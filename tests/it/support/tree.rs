@@ -79,3 +79,49 @@ pub fn xattr(path: &Path, name: impl AsRef<[u8]>) -> Vec<u8> {
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("the test uses names of text")
 }
+
+/// A line of text for each path.
+pub type Lines = BTreeMap<Vec<u8>, String>;
+
+/// The tree below `root` as text, one for each path: type, mode, owner, size, time, device, attributes, content, names.
+#[track_caller]
+pub fn lines(root: &Path) -> Lines {
+    let mut found = Vec::new();
+    let mut names: BTreeMap<(u64, u64), Vec<Vec<u8>>> = BTreeMap::new();
+    let mut ahead = vec![root.to_owned()];
+    while let Some(path) = ahead.pop() {
+        let stat = fs::symlink_metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let name = path.strip_prefix(root).expect("it is below").as_os_str().as_bytes().to_vec();
+        if stat.is_dir() {
+            let children = fs::read_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            ahead.extend(children.map(|child| child.expect("a directory can be read").path()));
+        } else {
+            names.entry((stat.dev(), stat.ino())).or_default().push(name.clone());
+        }
+        found.push((name, path, stat));
+    }
+    names.values_mut().for_each(|names| names.sort());
+    let line = |(name, path, stat): (Vec<u8>, std::path::PathBuf, fs::Metadata)| {
+        let content = match stat.file_type() {
+            file if file.is_file() => {
+                layercake::Digest::sha256(&fs::read(&path).expect("a file can be read")).to_string()
+            }
+            link if link.is_symlink() => format!("{:?}", fs::read_link(&path).expect("a link can be read")),
+            _ => String::new(),
+        };
+        let size = if stat.is_dir() { 0 } else { stat.size() };
+        let links = names.get(&(stat.dev(), stat.ino()));
+        let text = format!(
+            "{:o} {}:{} {size} bytes, {}.{:09}, device {}, {:?} {content} {links:?}",
+            stat.mode(),
+            stat.uid(),
+            stat.gid(),
+            stat.mtime(),
+            stat.mtime_nsec(),
+            stat.rdev(),
+            xattrs(&path),
+        );
+        (name, text)
+    };
+    found.into_iter().map(line).collect()
+}
