@@ -89,7 +89,7 @@ impl<'a> Applier<'a> {
         };
         // Where no layer says whose a directory is, it is root's; or nobody's else, where root has no number.
         let implied = options.ownership.owner(0, 0).unwrap_or(None);
-        let ground = Ground::new(root, overlay, implied)?;
+        let ground = Ground::new(root, overlay, implied, options.limits.path_bytes)?;
         Ok(Applier { options, ground, report: Unpacked::default(), left_out: HashSet::new(), claimed: 0 })
     }
 
@@ -133,7 +133,9 @@ impl<'a> Applier<'a> {
         }
         let root = self.ground.parent(b"")?;
         self.ground.clear_away(&root, LINKS)?;
-        self.ground.end_layer()
+        self.ground.end_layer()?;
+        let timeless = self.ground.take_timeless();
+        timeless.iter().try_for_each(|path| attributes::skip_time(path, &mut self.report))
     }
 
     fn take<R: BufRead>(&mut self, entry: &Named, tape: &mut Tape<R>, tell: &mut dyn FnMut(&Unpacked)) -> Result<()> {

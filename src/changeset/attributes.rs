@@ -118,7 +118,7 @@ impl Made<'_> {
     }
 
     /// Whether the time that was set is the time that it has now.
-    fn has_time(&self, mtime: Timestamp) -> bool {
+    pub(super) fn has_time(&self, mtime: Timestamp) -> bool {
         TIMES.contains(&mtime.seconds) || rustix::fs::fstat(self.fd).is_ok_and(|stat| stat.st_mtime == mtime.seconds)
     }
 }
@@ -198,9 +198,14 @@ pub(super) fn set_owner_and_xattrs(
 pub(super) fn set_times(made: &Made<'_>, mtime: Timestamp, path: &[u8], report: &mut Unpacked) -> Result<(), Failure> {
     made.set_times(mtime).map_err(|error| Failure::Os("set the times of", error))?;
     if !made.has_time(mtime) {
-        report.skip(path, SkippedPart::Modified, "the file system cannot hold it")?;
+        skip_time(path, report)?;
     }
     Ok(())
+}
+
+/// Reports a time that the file system did not keep.
+pub(super) fn skip_time(path: &[u8], report: &mut Unpacked) -> Result<()> {
+    report.skip(path, SkippedPart::Modified, "the file system cannot hold it")
 }
 
 /// What overlayfs hands on as the attribute without the second `overlay.` (since Linux 6.7).

@@ -27,6 +27,7 @@ use crate::changeset::overlay::Overlay;
 use crate::changeset::tape::Timestamp;
 use crate::error::Error;
 use crate::error::ErrorKind;
+use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::remove;
 use crate::fs::remove::Keeper;
@@ -93,10 +94,14 @@ pub(super) struct Ground {
     pub(super) inherits: bool,
     /// Whether the root was there before: who knows what is in it.
     is_found: bool,
+    /// The longest path that may be made.
+    longest: u64,
+    /// Directories whose time the file system did not keep.
+    timeless: Vec<Vec<u8>>,
 }
 
 impl Ground {
-    pub(super) fn new(rooted: Rooted, overlay: Option<Overlay>, implied_owner: Owner) -> Result<Ground> {
+    pub(super) fn new(rooted: Rooted, overlay: Option<Overlay>, implied_owner: Owner, longest: u64) -> Result<Ground> {
         let mut ground = Ground {
             rooted: Rc::new(rooted),
             overlay,
@@ -107,6 +112,8 @@ impl Ground {
             folding: false,
             inherits: false,
             is_found: true,
+            longest,
+            timeless: Vec::new(),
         };
         let root = ground.parent(b"")?;
         ground.touch(&root)?;
@@ -230,7 +237,16 @@ impl Ground {
         let opened = remove::open_listed(folder.as_fd(), b".").map_err(fail)?;
         let made = Made::new(&opened);
         made.set_mode(directory.mode).map_err(fail)?;
-        made.set_times(directory.mtime).map_err(fail)
+        made.set_times(directory.mtime).map_err(fail)?;
+        if !made.has_time(directory.mtime) {
+            self.timeless.push(directory.path.clone());
+        }
+        Ok(())
+    }
+
+    /// Directories whose time the file system did not keep, since this was asked last.
+    pub(super) fn take_timeless(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.timeless)
     }
 
     /// Makes something in a directory, in the place of whatever is there. Says what came of it, and whether there was
@@ -241,6 +257,11 @@ impl Ground {
         name: &[u8],
         mut make: impl FnMut(&Folder) -> Result<T, Errno>,
     ) -> Result<(T, bool)> {
+        // Links lead deeper than any path is long; what lies so deep can neither be named nor be walked to in good time.
+        let length = (parent.folder.path().len() + 1 + name.len()) as u64;
+        if length > self.longest {
+            return Err(Error::limit(Limit::PathLength, self.longest));
+        }
         self.touch(parent)?;
         if self.overlay.is_some() {
             // What is made may take the place of a link below, by which another path led on.

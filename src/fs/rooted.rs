@@ -56,6 +56,15 @@ impl Folder {
         Ok(Folder { fd, path: self.join(name) })
     }
 
+    /// The directory `name` in here, which was opened already.
+    fn into_child(mut self, fd: OwnedFd, name: &[u8]) -> Folder {
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+        Folder { fd, path: self.path }
+    }
+
     /// The same directory by another descriptor.
     pub(crate) fn with_fd(&self, fd: OwnedFd) -> Folder {
         Folder { fd, path: self.path.clone() }
@@ -156,8 +165,8 @@ impl Rooted {
         }
         let mut here = self.root()?;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            match here.child(name) {
-                Ok(child) => here = child,
+            match rustix::fs::openat(&here, name, PLACE, Mode::empty()) {
+                Ok(fd) => here = here.into_child(fd, name),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
                 Err(error) => return Err(self.error("open", path, error)),
             }
@@ -194,7 +203,7 @@ impl Rooted {
                 continue;
             }
             match self.step(&here, &name, walker)? {
-                Step::Into(folder) => here = folder,
+                Step::Into(fd) => here = here.into_child(fd, &name),
                 Step::End => return Ok(None),
                 Step::Link(_) if links == MAX_LINKS => return Err(self.error("resolve", path, Errno::LOOP)),
                 Step::Link(target) => {
@@ -212,10 +221,10 @@ impl Rooted {
     fn step(&self, here: &Folder, name: &[u8], walker: &mut dyn Walker) -> Result<Step> {
         // Each turn changes something; whoever undoes it again and again must not keep us here.
         for _ in 0..MAX_LINKS {
-            let turn = match here.child(name) {
-                Ok(folder) => {
+            let turn = match rustix::fs::openat(here, name, PLACE, Mode::empty()) {
+                Ok(fd) => {
                     walker.entered(here, name)?;
-                    return Ok(Step::Into(folder));
+                    return Ok(Step::Into(fd));
                 }
                 Err(Errno::NOENT) => walker.missing(here, name)?,
                 Err(Errno::ACCESS) if walker.locked(here)? => Turn::Again,
@@ -242,14 +251,16 @@ impl Rooted {
         let path = &here.path[..end];
         let mut above = self.root()?;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            above = above.child(name).map_err(|error| self.error("open", path, error))?;
+            let fd = rustix::fs::openat(&above, name, PLACE, Mode::empty())
+                .map_err(|error| self.error("open", path, error))?;
+            above = above.into_child(fd, name);
         }
         Ok(above)
     }
 }
 
 enum Step {
-    Into(Folder),
+    Into(OwnedFd),
     Link(Vec<u8>),
     End,
 }

@@ -171,12 +171,13 @@ impl<R: BufRead> Tape<R> {
 
     fn sparse_map(&mut self, block: &Block, flag: Flag, records: sparse::SparseRecords) -> Result<Option<Sparse>> {
         match flag {
-            Flag::OldSparse => {
+            Flag::OldSparse if records.is_empty() => {
                 let Some(header) = block.header().as_gnu() else { return invalid("a sparse file is not GNU's") };
                 sparse::old_map(header, self.left, &mut Whole(&mut self.reader)).map(Some)
             }
             Flag::File => records.map(&mut Whole(&mut self.reader), &mut self.left),
-            _ => Ok(None),
+            _ if records.is_empty() => Ok(None),
+            _ => invalid("records of a sparse file stand before something else"),
         }
     }
 

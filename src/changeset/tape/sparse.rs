@@ -87,6 +87,10 @@ impl SparseRecords {
         self.check_count()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        !self.seen
+    }
+
     fn check_count(&self) -> Result<()> {
         if self.map.len() as u64 > 2 * MAX_SEGMENTS {
             return Err(Error::limit(Limit::SparseSegments, MAX_SEGMENTS));
