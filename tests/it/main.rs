@@ -3,6 +3,9 @@
 mod breakouts;
 mod documents;
 mod examples;
+mod faithful;
+mod fuzz;
+
 mod hostile;
 mod images;
 mod layers;
