@@ -17,6 +17,9 @@
 //!     let (reference, image) = entry?;
 //!     println!("{:<40} {} {:>10}", reference.familiar(), image.id().short(), image.size());
 //! }
+//!
+//! let done = store.image(&image)?.unpack("/srv/jail/rootfs")?;
+//! println!("{} entries, {} left out", done.entries, done.skipped.len());
 //! # Ok(())
 //! # }
 //! ```
@@ -37,6 +40,9 @@
 //! **On the host.** A [`Store`] is a directory of images: an OCI image layout that other tools read as it stands. An
 //! [`Image`] is a manifest, its configuration and its layers, in a store; a [`Layer`] is one of these, and proof that
 //! its content was verified.
+//!
+//! **As a root file system.** [`Image::unpack`] makes one: whole and verified, or not at all. [`changeset`] applies single
+//! layers, and [`Image::read_file`] reads a file without unpacking anything.
 //!
 //! **In registries.** A [`Registry`] is a client for any host. It [pulls](Registry::pull) an image into a store: in
 //! parallel, in constant memory, with everything verified, and from where it was when something breaks.
@@ -64,7 +70,7 @@
 //! # What it does not do
 //!
 //! It runs nothing, and mounts nothing. It reads no configuration files and no environment variables unless it is
-//! told to. It does not, yet: unpack layers, push, build or commit images, or delete blobs.
+//! told to. It does not, yet: push, build or commit images, or delete blobs.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
