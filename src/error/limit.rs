@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The limits of [`ErrorKind::LimitExceeded`].
+/// The limits of [`ErrorKind::LimitExceeded`](super::ErrorKind::LimitExceeded).
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
