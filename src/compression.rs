@@ -65,7 +65,7 @@ impl Bound {
     /// gzip cannot expand further than about 1032 times; zstd can, and no honest layer does.
     const RATIO: u64 = 1100;
     /// What any layer may unpack to, however small it is: a gigabyte of zeros is an honest test image.
-    const ALWAYS: u64 = 1 << 30;
+    pub(crate) const ALWAYS: u64 = 1 << 30;
 
     /// So many bytes may come, which are what is left of a maximum.
     pub(crate) fn at_most(maximum: u64, left: u64) -> Bound {

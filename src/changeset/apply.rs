@@ -41,6 +41,7 @@ use crate::changeset::whiteout::LINKS;
 use crate::changeset::whiteout::Purpose;
 use crate::changeset::whiteout::clean;
 use crate::changeset::whiteout::split;
+use crate::error::Error;
 use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::rooted::Folder;
@@ -51,6 +52,14 @@ const NEW: OFlags =
 const NODE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// No layer may have a name that begins so.
 const ASIDE: &[u8] = b".wh..layercake-link";
+
+/// Where an entry goes.
+struct Place<'a> {
+    /// The entry's path, cleaned: how reports call it.
+    path: &'a [u8],
+    parent: &'a Parent,
+    name: &'a [u8],
+}
 
 /// Applies layers, one after another, to one root.
 pub(crate) struct Applier<'a> {
@@ -108,15 +117,14 @@ impl<'a> Applier<'a> {
         &self.report
     }
 
-    /// Brings what was done to the disk, if that was asked for, and says what it was.
-    pub(crate) fn finish(self) -> Result<Unpacked> {
-        if self.options.strict {
-            self.report.check_strict()?;
-        }
-        if self.options.sync {
-            self.ground.sync()?;
-        }
-        Ok(self.report)
+    /// What was done in all.
+    pub(crate) fn into_report(self) -> Unpacked {
+        self.report
+    }
+
+    /// Brings what was done to the disk, with all of the file system that the root lies on.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.ground.sync()
     }
 
     /// Applies one layer: all of the stream, to its end. `tell` is called while it goes on.
@@ -179,17 +187,19 @@ impl<'a> Applier<'a> {
     ) -> Result<()> {
         let (parent, name) = split(path);
         let parent = self.ground.parent(parent)?;
+        let at = Place { path, parent: &parent, name };
         let is_made = match entry.kind {
-            Type::Directory => self.directory(entry, path, &parent, name)?,
-            Type::File => self.file(entry, path, &parent, name, tape, tell)?,
-            Type::Symlink => self.symlink(entry, path, &parent, name)?,
-            Type::HardLink => self.hard_link(entry, path, &parent, name)?,
-            Type::CharDevice(..) | Type::BlockDevice(..) | Type::Fifo => self.node(entry, path, &parent, name)?,
+            Type::Directory => self.directory(entry, &at)?,
+            Type::File => self.file(entry, &at, tape, tell)?,
+            Type::Symlink => self.symlink(entry, &at)?,
+            Type::HardLink => self.hard_link(entry, &at)?,
+            Type::CharDevice(..) | Type::BlockDevice(..) | Type::Fifo => self.node(entry, &at)?,
         };
-        if is_made && self.ground.mark(&parent, name) {
-            self.report.duplicate(path)?;
+        if !is_made {
+            return Ok(());
         }
-        Ok(())
+        self.left_out.remove(path);
+        if self.ground.mark(&parent, name) { self.report.duplicate(path) } else { Ok(()) }
     }
 
     /// Only a directory can be the root; anything else in its place would lead later entries elsewhere
@@ -199,14 +209,15 @@ impl<'a> Applier<'a> {
             return invalid("the root is no directory");
         }
         let root = self.ground.parent(b"")?;
-        self.dress_directory(entry, b"", &root, b".", true)?;
+        self.dress_directory(entry, &Place { path: b"", parent: &root, name: b"." }, true)?;
         if self.ground.mark(&root, b"") {
             self.report.duplicate(b"")?;
         }
         Ok(())
     }
 
-    fn directory(&mut self, entry: &RawEntry, path: &[u8], parent: &Parent, name: &[u8]) -> Result<bool> {
+    fn directory(&mut self, entry: &RawEntry, at: &Place<'_>) -> Result<bool> {
+        let Place { parent, name, .. } = *at;
         self.ground.touch(parent)?;
         let found = self.ground.look(&parent.folder, name)?;
         let is_directory = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -216,7 +227,7 @@ impl<'a> Applier<'a> {
         } else {
             self.ground.make_directory(parent, name)?;
         }
-        self.dress_directory(entry, path, parent, name, exists)?;
+        self.dress_directory(entry, at, exists)?;
         if found.is_some() && !exists {
             Overlay::cover(&mut self.ground, parent, name)?;
         }
@@ -224,32 +235,23 @@ impl<'a> Applier<'a> {
     }
 
     /// Gives a directory the entry's attributes; mode and times when the layer ends.
-    fn dress_directory(
-        &mut self,
-        entry: &RawEntry,
-        path: &[u8],
-        parent: &Parent,
-        name: &[u8],
-        exists: bool,
-    ) -> Result<()> {
+    fn dress_directory(&mut self, entry: &RawEntry, at: &Place<'_>, exists: bool) -> Result<()> {
         let owner = self.owner(entry)?;
-        let (directory, inode) = self.ground.open_directory(parent, name)?;
+        let (directory, inode) = self.ground.open_directory(at.parent, at.name)?;
         let made = Made::new(&directory);
         if exists {
             made.keep_xattrs(&entry.xattrs);
         }
-        self.dress(&made, entry, path, owner, parent, name)?;
+        self.dress(&made, entry, owner, at)?;
         self.ground.inherits |= attributes::is_inherited(&entry.xattrs);
-        let place = if path.is_empty() { Vec::new() } else { parent.folder.join(name) };
+        let place = if at.path.is_empty() { Vec::new() } else { at.parent.folder.join(at.name) };
         self.ground.note(inode, place, entry.mode, entry.mtime)
     }
 
     fn file<R: BufRead>(
         &mut self,
         entry: &RawEntry,
-        path: &[u8],
-        parent: &Parent,
-        name: &[u8],
+        at: &Place<'_>,
         tape: &mut Tape<R>,
         tell: &mut dyn FnMut(&Unpacked),
     ) -> Result<bool> {
@@ -257,42 +259,34 @@ impl<'a> Applier<'a> {
         self.claimed = self.claimed.saturating_add(entry.size);
         self.options.limits.check(Limit::UnpackedSize, self.claimed)?;
         let mode = Mode::RUSR | Mode::WUSR;
-        let (file, _) = self.ground.make(parent, name, |folder| rustix::fs::openat(folder, name, NEW, mode))?;
-        let file = self.write(File::from(file), entry, parent, name, tape, tell)?;
-        let made = Made::new(&file);
-        if self.ground.inherits {
-            made.drop_inherited();
-        }
-        self.dress(&made, entry, path, owner, parent, name)?;
-        made.set_mode(entry.mode).map_err(|error| self.ground.error("set the mode of", parent, name, error))?;
-        self.set_times(&made, entry, path, parent, name)?;
-        Ok(true)
+        let make = |folder: &Folder| rustix::fs::openat(folder, at.name, NEW, mode);
+        let (file, _) = self.ground.make(at.parent, at.name, make)?;
+        let file = self.write(File::from(file), entry, at, tape, tell)?;
+        self.complete(&Made::new(&file), entry, owner, at)
     }
 
     fn write<R: BufRead>(
         &mut self,
         mut file: File,
         entry: &RawEntry,
-        parent: &Parent,
-        name: &[u8],
+        at: &Place<'_>,
         tape: &mut Tape<R>,
         tell: &mut dyn FnMut(&Unpacked),
     ) -> Result<File> {
-        let place = || to_path(&parent.folder.join(name));
-        let fail = |error| crate::error::Error::io("write", &place(), error);
+        let fail = |error| Error::io("write", &to_path(&at.parent.folder.join(at.name)), error);
         for segment in segments(entry.sparse.as_ref(), entry.size) {
-            let mut at = segment.offset;
+            let mut offset = segment.offset;
             let end = segment.offset + segment.length;
-            while at < end {
+            while offset < end {
                 let bytes = tape.stored()?;
-                let count = usize::try_from(end - at).map_or(bytes.len(), |left| bytes.len().min(left));
+                let count = usize::try_from(end - offset).map_or(bytes.len(), |left| bytes.len().min(left));
                 if entry.sparse.is_some() {
-                    file.write_all_at(&bytes[..count], at).map_err(fail)?;
+                    file.write_all_at(&bytes[..count], offset).map_err(fail)?;
                 } else {
                     file.write_all(&bytes[..count]).map_err(fail)?;
                 }
                 tape.consume(count);
-                at += count as u64;
+                offset += count as u64;
                 self.report.bytes += count as u64;
                 self.options.cancel.check()?;
                 tell(&self.report);
@@ -304,65 +298,70 @@ impl<'a> Applier<'a> {
         Ok(file)
     }
 
-    fn symlink(&mut self, entry: &RawEntry, path: &[u8], parent: &Parent, name: &[u8]) -> Result<bool> {
+    fn symlink(&mut self, entry: &RawEntry, at: &Place<'_>) -> Result<bool> {
         let owner = self.owner(entry)?;
         if entry.link.is_empty() {
             return invalid("a symbolic link leads to nothing");
         }
-        self.ground.make(parent, name, |folder| rustix::fs::symlinkat(&entry.link[..], folder, name))?;
-        let node = self.open_node(parent, name, FileType::Symlink, 0)?;
+        let make = |folder: &Folder| rustix::fs::symlinkat(&entry.link[..], folder, at.name);
+        self.ground.make(at.parent, at.name, make)?;
+        let node = self.open_node(at, FileType::Symlink, 0)?;
         let made = Made::path_only(&node);
-        self.dress(&made, entry, path, owner, parent, name)?;
-        self.set_times(&made, entry, path, parent, name)?;
+        self.dress(&made, entry, owner, at)?;
+        self.set_times(&made, entry, at)?;
         Ok(true)
     }
 
     /// A device or a FIFO.
-    fn node(&mut self, entry: &RawEntry, path: &[u8], parent: &Parent, name: &[u8]) -> Result<bool> {
+    fn node(&mut self, entry: &RawEntry, at: &Place<'_>) -> Result<bool> {
         let owner = self.owner(entry)?;
         let (kind, device) = match entry.kind {
             Type::CharDevice(0, 0) if self.ground.overlay.is_some() => {
-                return self.leave_out(path, "overlayfs would take the device 0/0 for a removal");
+                return self.leave_out(at.path, "overlayfs would take the device 0/0 for a removal");
             }
             Type::CharDevice(major, minor) => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
             Type::BlockDevice(major, minor) => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
             _ => (FileType::Fifo, 0),
         };
         let mode = Mode::RUSR | Mode::WUSR;
-        let make = |folder: &Folder| match rustix::fs::mknodat(folder, name, kind, mode, device) {
+        let make = |folder: &Folder| match rustix::fs::mknodat(folder, at.name, kind, mode, device) {
             Err(error @ (Errno::PERM | Errno::NOTSUP)) if kind != FileType::Fifo => Ok(Err(error)),
             result => result.map(Ok),
         };
-        if let (Err(error), _) = self.ground.make(parent, name, make)? {
+        if let (Err(error), _) = self.ground.make(at.parent, at.name, make)? {
             // What was in its place is gone in the layer's eyes, whether the device can be made or not.
-            self.ground.clear_away(parent, name)?;
-            return self.leave_out(path, &format!("the device cannot be made: {error}"));
+            self.ground.clear_away(at.parent, at.name)?;
+            return self.leave_out(at.path, &format!("the device cannot be made: {error}"));
         }
-        let node = self.open_node(parent, name, kind, device)?;
-        let made = Made::path_only(&node);
+        let node = self.open_node(at, kind, device)?;
+        self.complete(&Made::path_only(&node), entry, owner, at)
+    }
+
+    /// Gives what was made just now the entry's attributes: owner, extended attributes, mode, time (L15).
+    fn complete(&mut self, made: &Made<'_>, entry: &RawEntry, owner: Owner, at: &Place<'_>) -> Result<bool> {
         if self.ground.inherits {
             made.drop_inherited();
         }
-        self.dress(&made, entry, path, owner, parent, name)?;
-        made.set_mode(entry.mode).map_err(|error| self.ground.error("set the mode of", parent, name, error))?;
-        self.set_times(&made, entry, path, parent, name)?;
+        self.dress(made, entry, owner, at)?;
+        made.set_mode(entry.mode).map_err(|error| self.ground.error("set the mode of", at.parent, at.name, error))?;
+        self.set_times(made, entry, at)?;
         Ok(true)
     }
 
     /// Opens what was made just now, and nothing that somebody put in its place: a link, or a file with other names.
-    fn open_node(&mut self, parent: &Parent, name: &[u8], kind: FileType, device: u64) -> Result<OwnedFd> {
-        let fail = |error| self.ground.error("open", parent, name, error);
-        let node = rustix::fs::openat(parent, name, NODE, Mode::empty()).map_err(fail)?;
+    fn open_node(&mut self, at: &Place<'_>, kind: FileType, device: u64) -> Result<OwnedFd> {
+        let fail = |error| self.ground.error("open", at.parent, at.name, error);
+        let node = rustix::fs::openat(at.parent, at.name, NODE, Mode::empty()).map_err(fail)?;
         let stat = rustix::fs::fstat(&node).map_err(fail)?;
         let is_ours = FileType::from_raw_mode(stat.st_mode) == kind && stat.st_nlink == 1 && stat.st_rdev == device;
         if is_ours { Ok(node) } else { Err(fail(Errno::STALE)) }
     }
 
     /// One more name for what its target names. Nothing but the name is made (CVE-2021-32760).
-    fn hard_link(&mut self, entry: &RawEntry, path: &[u8], parent: &Parent, name: &[u8]) -> Result<bool> {
+    fn hard_link(&mut self, entry: &RawEntry, at: &Place<'_>) -> Result<bool> {
         let mut target = clean(&entry.link);
         if self.left_out.contains(&target) {
-            return self.leave_out(path, "what it is one more name of was left out");
+            return self.leave_out(at.path, "what it is one more name of was left out");
         }
         if self.ground.overlay.is_some() {
             target = Overlay::bring_up(&mut self.ground, &target)?;
@@ -372,7 +371,7 @@ impl<'a> Applier<'a> {
         let missing = || invalid(format!("a hard link to {:?}, which is not there", shown()));
         let Some(from) = self.ground.existing(above)? else { return missing() };
         let Some(stat) = self.ground.look(&from.folder, last)? else { return missing() };
-        let is_mark = |overlay: &Overlay| overlay.is_mark(&from.folder, last, &stat);
+        let is_mark = |overlay: &Overlay| overlay.is_whiteout(&from.folder, last, &stat);
         if target.is_empty() || FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return invalid(format!("a hard link to {:?}, which is a directory", shown()));
         }
@@ -380,10 +379,10 @@ impl<'a> Applier<'a> {
             return missing();
         }
         self.ground.check_name(&from, last)?;
-        if from.inode == parent.inode && last == name {
+        if from.inode == at.parent.inode && last == at.name {
             return Ok(true);
         }
-        self.link(&from, last, parent, name)?;
+        self.link(&from, last, at.parent, at.name)?;
         Ok(true)
     }
 
@@ -410,36 +409,20 @@ impl<'a> Applier<'a> {
         self.options.ownership.owner(entry.uid, entry.gid)
     }
 
-    fn dress(
-        &mut self,
-        made: &Made<'_>,
-        entry: &RawEntry,
-        path: &[u8],
-        owner: Owner,
-        parent: &Parent,
-        name: &[u8],
-    ) -> Result<()> {
+    fn dress(&mut self, made: &Made<'_>, entry: &RawEntry, owner: Owner, at: &Place<'_>) -> Result<()> {
         let layout = self.options.layout;
-        attributes::set_owner_and_xattrs(made, entry, path, owner, layout, &mut self.report)
-            .map_err(|failure| self.refused(failure, parent, name))
+        attributes::set_owner_and_xattrs(made, entry, at.path, owner, layout, &mut self.report)
+            .map_err(|failure| self.refused(failure, at))
     }
 
-    fn set_times(
-        &mut self,
-        made: &Made<'_>,
-        entry: &RawEntry,
-        path: &[u8],
-        parent: &Parent,
-        name: &[u8],
-    ) -> Result<()> {
-        attributes::set_times(made, entry.mtime, path, &mut self.report)
-            .map_err(|failure| self.refused(failure, parent, name))
+    fn set_times(&mut self, made: &Made<'_>, entry: &RawEntry, at: &Place<'_>) -> Result<()> {
+        attributes::set_times(made, entry.mtime, at.path, &mut self.report).map_err(|failure| self.refused(failure, at))
     }
 
-    fn refused(&self, failure: Failure, parent: &Parent, name: &[u8]) -> crate::error::Error {
+    fn refused(&self, failure: Failure, at: &Place<'_>) -> Error {
         match failure {
             Failure::Ours(error) => error,
-            Failure::Os(what, error) => self.ground.error(what, parent, name, error),
+            Failure::Os(what, error) => self.ground.error(what, at.parent, at.name, error),
         }
     }
 }

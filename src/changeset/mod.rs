@@ -103,7 +103,12 @@ pub fn apply(layer: impl Read + Send, root: impl AsRef<Path>, options: &Options<
         let mut applier = Applier::new(Rooted::open(root)?, options)?;
         let source = Source { stream: Box::new(layer), promise: None };
         run([Ok(source)].into_iter(), options.limits, |tars| apply_next(&mut applier, tars, options, None))?;
-        applier.finish()
+        if options.sync {
+            applier.sync()?;
+        }
+        let done = applier.into_report();
+        done.check(options)?;
+        Ok(done)
     };
     apply().context(|| format!("apply a layer to {}", root.display()))
 }

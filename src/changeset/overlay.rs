@@ -26,10 +26,10 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::fs::remove::handle;
 use crate::fs::rooted::Folder;
+use crate::fs::rooted::MAX_LINKS;
 use crate::fs::rooted::Rooted;
 use crate::fs::rooted::Turn;
-
-const MAX_LINKS: usize = 40;
+use crate::fs::rooted::push;
 
 /// Where overlayfs looks for its own extended attributes.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +77,12 @@ impl Overlay {
         attributes::xattr(folder.as_fd(), self.attribute("opaque").as_bytes()).is_some_and(|value| value == b"y")
     }
 
-    fn is_whiteout(&self, folder: &Folder, name: &[u8], stat: &Stat) -> bool {
+    fn make_opaque(&self, folder: &Folder) -> Result<(), Errno> {
+        rustix::fs::setxattr(handle(folder.as_fd()), self.attribute("opaque"), b"y", XattrFlags::empty())
+    }
+
+    /// Whether what has this name in a layer says that what lies below is removed.
+    pub(super) fn is_whiteout(&self, folder: &Folder, name: &[u8], stat: &Stat) -> bool {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::CharacterDevice => stat.st_rdev == 0,
             FileType::RegularFile if stat.st_size == 0 => {
@@ -164,10 +169,8 @@ impl Overlay {
     /// Makes a directory hide what lies below it: something else of its name did, in this layer.
     pub(super) fn cover(ground: &mut Ground, parent: &Parent, name: &[u8]) -> Result<()> {
         let Some(overlay) = &ground.overlay else { return Ok(()) };
-        let fail = |error| ground.error("set an attribute of", parent, name, error);
-        let folder = parent.folder.child(name).map_err(fail)?;
-        rustix::fs::setxattr(handle(folder.as_fd()), overlay.attribute("opaque"), b"y", XattrFlags::empty())
-            .map_err(fail)
+        let child = parent.folder.child(name).and_then(|folder| overlay.make_opaque(&folder));
+        child.map_err(|error| ground.error("set an attribute of", parent, name, error))
     }
 
     /// Marks what lies below at a path as removed.
@@ -210,13 +213,12 @@ impl Overlay {
                 return Ok(());
             }
         }
-        let folder = ground.parent(&path)?;
-        let set = |attribute| {
-            rustix::fs::setxattr(handle(folder.as_fd()), attribute, b"y", XattrFlags::empty())
-                .map_err(|error| ground.rooted.error("set an attribute of", &path, error))
-        };
-        set(ground.overlay.as_ref().map(|overlay| overlay.attribute("opaque")).unwrap_or_default())?;
-        ground.hide(&folder, None)
+        let directory = ground.parent(&path)?;
+        let Some(overlay) = &ground.overlay else { return Ok(()) };
+        overlay
+            .make_opaque(&directory.folder)
+            .map_err(|error| ground.rooted.error("set an attribute of", &path, error))?;
+        ground.hide(&directory, None)
     }
 
     /// The path, without links, of what a hard link names, in this layer. A file that lies below is copied first.
@@ -242,10 +244,6 @@ impl Overlay {
         let mut here: Vec<u8> = Vec::new();
         let mut links = 0;
         let mut ahead: Vec<Vec<u8>> = Vec::new();
-        let push = |ahead: &mut Vec<Vec<u8>>, path: &[u8]| {
-            let components = path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
-            ahead.extend(components.rev().map(<[u8]>::to_vec));
-        };
         push(&mut ahead, path);
         while let Some(name) = ahead.pop() {
             if name == b".." {
@@ -307,11 +305,6 @@ impl Overlay {
             }
         }
         Ok(false)
-    }
-
-    /// Whether what has this name in this layer hides what lies below, and is no directory.
-    pub(super) fn is_mark(&self, folder: &Folder, name: &[u8], stat: &Stat) -> bool {
-        self.is_whiteout(folder, name, stat)
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use crate::changeset::Options;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Limit;
@@ -85,9 +86,9 @@ impl Unpacked {
         Ok(())
     }
 
-    /// Whether what is reported at all is already one too many.
-    pub(crate) fn check_strict(&self) -> Result<()> {
-        if self.skipped.is_empty() && self.duplicates.is_empty() {
+    /// Fails if the options are strict and anything is reported.
+    pub(crate) fn check(&self, options: &Options<'_>) -> Result<()> {
+        if !options.strict || self.skipped.is_empty() && self.duplicates.is_empty() {
             return Ok(());
         }
         let skipped = self.skipped.iter().map(Skipped::to_string);

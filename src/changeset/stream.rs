@@ -33,8 +33,6 @@ use crate::verify::Check;
 const CHUNK: usize = 256 << 10;
 /// Between two threads lie so many chunks at most.
 const CHUNKS: usize = 8;
-/// Any layer may unpack to so much, however small it is.
-const ALWAYS: u64 = 1 << 30;
 
 /// A layer to be read.
 pub(crate) struct Source<'a> {
@@ -185,7 +183,7 @@ impl Reading {
             }
             out += chunk.length as u64;
             let ratio = self.limits.expansion_ratio;
-            if out > ALWAYS && out > consumed.get().saturating_mul(ratio) {
+            if out > Bound::ALWAYS && out > consumed.get().saturating_mul(ratio) {
                 return Err(Error::limit(Limit::ExpansionRatio, ratio));
             }
             let chunk = Arc::new(chunk);

@@ -4,6 +4,8 @@ use std::fmt;
 
 use super::ErrorKind;
 
+use crate::platform::Platform;
+
 /// How many platforms a message lists.
 const MAX_PLATFORMS: usize = 20;
 
@@ -38,17 +40,7 @@ impl fmt::Display for ErrorKind {
                 "a manifest of schema 1 (application/vnd.docker.distribution.manifest.v1) is not supported: \
                  push the image again with a current tool",
             ),
-            ErrorKind::NoMatchingPlatform { wanted, available } => {
-                write!(f, "no matching manifest for {wanted} in the manifest list entries")?;
-                for (n, platform) in available.iter().take(MAX_PLATFORMS).enumerate() {
-                    let platform = printable(&platform.to_string(), 60);
-                    write!(f, "{}{platform}", if n == 0 { "; there are: " } else { ", " })?;
-                }
-                match available.len().saturating_sub(MAX_PLATFORMS) {
-                    0 => Ok(()),
-                    more => write!(f, " and {more} more"),
-                }
-            }
+            ErrorKind::NoMatchingPlatform { wanted, available } => no_platform(f, wanted, available),
             ErrorKind::Compression { reason } => write!(f, "invalid compressed data: {reason}"),
             ErrorKind::InvalidLayer { reason } => write!(f, "invalid layer: {reason}"),
             ErrorKind::Collision { path, existing } => write!(
@@ -72,6 +64,18 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Authentication { reason } => write!(f, "authentication: {reason}"),
             ErrorKind::Cancelled => f.write_str("cancelled"),
         }
+    }
+}
+
+fn no_platform(f: &mut fmt::Formatter<'_>, wanted: &Platform, available: &[Platform]) -> fmt::Result {
+    write!(f, "no matching manifest for {wanted} in the manifest list entries")?;
+    for (n, platform) in available.iter().take(MAX_PLATFORMS).enumerate() {
+        let platform = printable(&platform.to_string(), 60);
+        write!(f, "{}{platform}", if n == 0 { "; there are: " } else { ", " })?;
+    }
+    match available.len().saturating_sub(MAX_PLATFORMS) {
+        0 => Ok(()),
+        more => write!(f, " and {more} more"),
     }
 }
 

@@ -80,9 +80,12 @@ impl Aside {
         }
     }
 
-    /// Gives the directory its name; with `sync`, so that the name survives a power cut.
+    /// Gives the directory its name; with `sync`, so that what is in it and then the name survive a power cut.
     pub(crate) fn publish(mut self, sync: bool) -> Result<()> {
         let path = || self.path.clone();
+        if sync {
+            rustix::fs::syncfs(&self.fd).map_err(|error| Error::io("sync", &path(), error.into()))?;
+        }
         match rustix::fs::renameat(&self.above, &self.aside, &self.above, &self.name) {
             Ok(()) => self.published = true,
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::BUSY) => {

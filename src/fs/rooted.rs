@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::error::Result;
 
 /// What the kernel allows too (path_resolution(7)).
-const MAX_LINKS: usize = 40;
+pub(crate) const MAX_LINKS: usize = 40;
 const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Which directory it is, whatever its name.
@@ -266,7 +266,7 @@ enum Step {
 }
 
 /// Puts a path's components on top of those still ahead, first one uppermost.
-fn push(ahead: &mut Vec<Vec<u8>>, path: &[u8]) {
+pub(crate) fn push(ahead: &mut Vec<Vec<u8>>, path: &[u8]) {
     let components = path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
     ahead.extend(components.rev().map(<[u8]>::to_vec));
 }

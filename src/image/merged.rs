@@ -10,8 +10,9 @@ use crate::changeset::invalid;
 use crate::changeset::split;
 use crate::error::Error;
 use crate::error::Result;
+use crate::fs::rooted::MAX_LINKS;
+use crate::fs::rooted::push;
 
-const MAX_LINKS: usize = 40;
 const ROOT: usize = 0;
 
 /// Where the content of a file stands.
@@ -235,8 +236,7 @@ impl Walk {
     }
 
     fn push(&mut self, path: &[u8]) {
-        let names = path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
-        self.ahead.extend(names.rev().map(<[u8]>::to_vec));
+        push(&mut self.ahead, path);
     }
 
     /// Goes up, if that is what the name says; never above the root.

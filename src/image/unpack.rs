@@ -98,10 +98,12 @@ impl Image {
 
 fn unpack_layers(aside: &Aside, target: &Path, layers: &[Layer], options: &Options<'_>) -> Result<Unpacked> {
     let sources = layers.iter().map(Layer::source);
-    run(sources, options.limits, |tars| match options.layout {
+    let done = run(sources, options.limits, |tars| match options.layout {
         Layout::Flat => flat(aside, target, layers, tars, options),
         Layout::Overlay => overlay(aside, target, layers, tars, options),
-    })
+    })?;
+    done.check(options)?;
+    Ok(done)
 }
 
 fn flat(aside: &Aside, target: &Path, layers: &[Layer], tars: &mut Tars, options: &Options<'_>) -> Result<Unpacked> {
@@ -110,7 +112,7 @@ fn flat(aside: &Aside, target: &Path, layers: &[Layer], tars: &mut Tars, options
     for (n, layer) in layers.iter().enumerate() {
         apply(&mut applier, n, layers.len(), layer, tars, options)?;
     }
-    applier.finish()
+    Ok(applier.into_report())
 }
 
 /// Each layer into a directory of its own, looking at those below.
@@ -130,9 +132,9 @@ fn overlay(aside: &Aside, target: &Path, layers: &[Layer], tars: &mut Tars, opti
         let mut applier = Applier::above(lower, open(n + 1)?, options)?.going_on(done);
         applier.describe_root()?;
         apply(&mut applier, n, layers.len(), layer, tars, options)?;
-        done = applier.finish()?;
+        done = applier.into_report();
     }
-    // What holds the layers is nobody's business but the owner's.
+    // Everyone may look for the layers; what each shows is its own root's to say.
     rustix::fs::fchmod(&all, Mode::from_raw_mode(0o755))
         .map_err(|error| Error::io("set the mode of", target, error.into()))?;
     Ok(done)
