@@ -8,19 +8,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
-use std::time::Instant;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use percent_encoding::NON_ALPHANUMERIC;
+use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
 use super::challenge;
 use super::challenge::Challenge;
+use super::clock::Time;
 use super::credentials::CredentialSource;
 use super::credentials::Credentials;
 use super::fault::at_most;
 use super::fault::refusal;
 use super::http::Http;
+use super::http::Payload;
 use super::http::Redirects;
 use super::http::Request;
 use super::http::Response;
@@ -48,13 +49,54 @@ const ATTEMPTS: usize = 3;
 #[derive(Clone, Debug)]
 pub(super) struct Purpose {
     /// The host as names write it, which credentials are kept under.
-    pub(super) host: String,
-    /// What a token must allow, such as `repository:library/ubuntu:pull`.
-    pub(super) scope: String,
+    host: String,
+    /// The repository on it; empty where the request is about none.
+    repository: String,
+    /// What a token must allow, such as `repository:library/ubuntu:pull`; several are separated by spaces.
+    scope: String,
+}
+
+/// One thing that a token must allow.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Access<'a> {
+    Pull(&'a str),
+    Push(&'a str),
+    Delete(&'a str),
+    Catalog,
+}
+
+impl Purpose {
+    /// The scope that stands first should be the one that matters most: some registries look at no other.
+    pub(super) fn new(host: &str, repository: &str, access: &[Access<'_>]) -> Purpose {
+        let scope = |access: &Access<'_>| match access {
+            Access::Pull(name) => format!("repository:{name}:pull"),
+            Access::Push(name) => format!("repository:{name}:pull,push"),
+            Access::Delete(name) => format!("repository:{name}:delete"),
+            Access::Catalog => "registry:catalog:*".to_owned(),
+        };
+        let scopes: Vec<String> = access.iter().map(scope).collect();
+        Purpose { host: host.to_owned(), repository: repository.to_owned(), scope: scopes.join(" ") }
+    }
+
+    /// All that is asked of a token server: what we want, and what else the registry wants to see.
+    fn scopes<'a>(&'a self, challenged: Option<&'a str>) -> Vec<&'a str> {
+        let mut scopes: Vec<&str> = Vec::new();
+        // A registry that asks for less than is needed (some name `pull` whatever is asked) is told the more.
+        let is_covered =
+            |scope: &str| self.scope.split(' ').any(|own| own == scope || own.starts_with(&format!("{scope},")));
+        for scope in self.scope.split(' ').chain(challenged.unwrap_or_default().split_ascii_whitespace()) {
+            let own = self.scope.split(' ').any(|own| own == scope);
+            if !scope.is_empty() && (own || !is_covered(scope)) && !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
+        scopes
+    }
 }
 
 pub(super) struct Authenticator {
     source: Option<Box<dyn CredentialSource>>,
+    time: Arc<Time>,
     /// Hosts of token servers that get credentials although they are not the registry's.
     trusted: Vec<String>,
     known: Mutex<HashMap<Origin, Arc<Mutex<Known>>>>,
@@ -63,26 +105,42 @@ pub(super) struct Authenticator {
 /// What was found out about one registry.
 #[derive(Debug, Default)]
 struct Known {
-    basic: Option<Secret>,
+    /// Whether it wants credentials with each request, without a token server.
+    wants_login: bool,
+    /// These, by repository.
+    logins: HashMap<String, Option<Secret>>,
+    /// Tokens, by what they allow.
     tokens: HashMap<String, Token>,
+}
+
+/// What a registry's challenge says of its token server.
+struct Realm<'a> {
+    url: Url,
+    service: Option<&'a str>,
+    scopes: Vec<&'a str>,
 }
 
 #[derive(Debug)]
 struct Token {
     header: Secret,
-    expires: Instant,
+    /// On the client's clock.
+    expires: Duration,
 }
 
 impl Authenticator {
-    pub(super) fn new(source: Option<Box<dyn CredentialSource>>, trusted: Vec<String>) -> Authenticator {
-        Authenticator { source, trusted, known: Mutex::default() }
+    pub(super) fn new(
+        source: Option<Box<dyn CredentialSource>>,
+        trusted: Vec<String>,
+        time: Arc<Time>,
+    ) -> Authenticator {
+        Authenticator { source, time, trusted, known: Mutex::default() }
     }
 
     /// Sends a request, and answers the registry's challenges as far as there is an answer. A refusal that remains is
     /// the caller's to read.
-    pub(super) fn send(&self, http: &Http, mut request: Request, purpose: &Purpose) -> Result<Response> {
+    pub(super) fn send(&self, http: &Http, mut request: Request<'_>, purpose: &Purpose) -> Result<Response> {
         let known = self.known(&request.url.origin);
-        request.authorization = lock(&known).header(purpose);
+        request.authorization = self.header(&mut lock(&known), purpose)?;
         let mut response = http.send(&request)?;
         let mut fresh = false;
         for _ in 1..ATTEMPTS {
@@ -95,12 +153,12 @@ impl Authenticator {
                 break;
             }
             let mut known = lock(&known);
-            let current = known.header(purpose);
+            let current = self.header(&mut known, purpose)?;
             if current.is_some() && current != request.authorization {
                 // Another thread was here since.
                 request.authorization = current;
             } else {
-                let answer = self.answer(http, &mut known, &request, purpose, &challenges)?;
+                let answer = self.answer(http, &mut known, &request.url.origin, purpose, &challenges)?;
                 if answer.is_none() || answer == request.authorization {
                     break;
                 }
@@ -117,12 +175,32 @@ impl Authenticator {
         lock(&self.known).entry(origin.clone()).or_default().clone()
     }
 
+    /// The header for requests of this purpose, as far as it is known and still good.
+    fn header(&self, known: &mut Known, purpose: &Purpose) -> Result<Option<Secret>> {
+        let now = self.time.now();
+        match known.tokens.get(&purpose.scope).filter(|token| token.expires > now) {
+            Some(token) => Ok(Some(token.header.clone())),
+            None if known.wants_login => self.login(known, purpose),
+            None => Ok(None),
+        }
+    }
+
+    /// The credentials for requests of this purpose; their source is asked once for each repository.
+    fn login(&self, known: &mut Known, purpose: &Purpose) -> Result<Option<Secret>> {
+        if let Some(login) = known.logins.get(&purpose.repository) {
+            return Ok(login.clone());
+        }
+        let login = self.credentials(purpose)?.and_then(|credentials| credentials.header(false));
+        known.logins.insert(purpose.repository.clone(), login.clone());
+        Ok(login)
+    }
+
     /// The header that answers the best of the challenges, if there is one: a token before a password.
     fn answer(
         &self,
         http: &Http,
         known: &mut Known,
-        request: &Request,
+        registry: &Origin,
         purpose: &Purpose,
         challenges: &[Challenge],
     ) -> Result<Option<Secret>> {
@@ -130,51 +208,52 @@ impl Authenticator {
             Challenge::Bearer { realm, service, scope, .. } => Some((realm, service, scope)),
             Challenge::Basic => None,
         });
-        if let Some((realm, service, scope)) = bearer {
-            let realm = Url::parse(realm)?;
-            let scope = scope.as_deref().unwrap_or(&purpose.scope);
-            let token = self.fetch_token(http, &request.url.origin, realm, service.as_deref(), scope, purpose)?;
-            let header = token.header.clone();
-            known.tokens.insert(purpose.scope.clone(), token);
-            return Ok(Some(header));
+        let Some((realm, service, scope)) = bearer else {
+            if !challenges.contains(&Challenge::Basic) {
+                return Ok(None);
+            }
+            known.wants_login = true;
+            return self.login(known, purpose);
+        };
+        let credentials = self.credentials(purpose)?;
+        if let Some(token) = credentials.as_ref().filter(|credentials| credentials.is_registry_token()) {
+            known.wants_login = true;
+            known.logins.insert(purpose.repository.clone(), token.header(false));
+            return Ok(token.header(false));
         }
-        if !challenges.contains(&Challenge::Basic) {
-            return Ok(None);
-        }
-        known.basic = self.credentials(purpose)?.map(|credentials| basic(&credentials));
-        Ok(known.basic.clone())
+        let scopes = purpose.scopes(scope.as_deref());
+        let realm = Realm { url: Url::parse(realm)?, service: service.as_deref(), scopes };
+        let token = self.fetch_token(http, registry, &realm, credentials.as_ref())?;
+        let header = token.header.clone();
+        known.tokens.insert(purpose.scope.clone(), token);
+        Ok(Some(header))
     }
 
     fn fetch_token(
         &self,
         http: &Http,
         registry: &Origin,
-        realm: Url,
-        service: Option<&str>,
-        scope: &str,
-        purpose: &Purpose,
+        realm: &Realm<'_>,
+        credentials: Option<&Credentials>,
     ) -> Result<Token> {
-        check_realm(registry, &realm.origin)?;
-        let credentials = self.credentials(purpose)?;
-        if credentials.is_some() && !self.belongs(registry, &realm.origin) {
+        check_realm(registry, &realm.url.origin)?;
+        if credentials.is_some() && !self.belongs(registry, &realm.url.origin) {
             let reason = format!(
                 "{registry} sends its users to {}, a host that is not known to belong to it: trust that token server \
                  explicitly, or leave out the credentials",
-                realm.origin
+                realm.url.origin
             );
             return Err(ErrorKind::Authentication { reason }.into());
         }
-        let mut url = realm;
-        if let Some(service) = service {
-            url = url.with_query("service", service);
-        }
-        for scope in scope.split_ascii_whitespace() {
-            url = url.with_query("scope", scope);
-        }
-        let mut request = Request { redirects: Redirects::SameOrigin, ..Request::get(url) };
-        request.authorization = credentials.as_ref().map(basic);
-        let asked = Instant::now();
-        let response = http.send(&request)?;
+        let asked = self.time.now();
+        let exchanged = match credentials.and_then(Credentials::identity) {
+            Some(identity) => exchange(http, realm, identity)?,
+            None => None,
+        };
+        let response = match exchanged {
+            Some(response) => response,
+            None => ask(http, realm, credentials)?,
+        };
         if response.status() != 200 {
             return Err(refusal(response).context("token server"));
         }
@@ -184,7 +263,7 @@ impl Authenticator {
 
     fn credentials(&self, purpose: &Purpose) -> Result<Option<Credentials>> {
         match &self.source {
-            Some(source) => source.credentials(&purpose.host),
+            Some(source) => source.credentials(&purpose.host, &purpose.repository),
             None => Ok(None),
         }
     }
@@ -200,12 +279,34 @@ impl Authenticator {
     }
 }
 
-impl Known {
-    /// The header for requests of this purpose, as far as it is known and still good.
-    fn header(&self, purpose: &Purpose) -> Option<Secret> {
-        let token = self.tokens.get(&purpose.scope).filter(|token| token.expires > Instant::now());
-        token.map(|token| token.header.clone()).or_else(|| self.basic.clone())
+/// Asks for a token with a query (token.md).
+fn ask(http: &Http, realm: &Realm<'_>, credentials: Option<&Credentials>) -> Result<Response> {
+    let mut url = realm.url.clone();
+    if let Some(service) = realm.service {
+        url = url.with_query("service", service);
     }
+    for scope in &realm.scopes {
+        url = url.with_query("scope", scope);
+    }
+    let authorization = credentials.and_then(|credentials| credentials.header(true));
+    http.send(&Request { redirects: Redirects::SameOrigin, authorization, ..Request::get(url) })
+}
+
+/// Asks for a token with an identity token in a form (oauth.md). None where the server knows no such thing.
+fn exchange(http: &Http, realm: &Realm<'_>, identity: &Secret) -> Result<Option<Response>> {
+    let scopes = realm.scopes.join(" ");
+    let fields = [
+        ("grant_type", "refresh_token"),
+        ("service", realm.service.unwrap_or_default()),
+        ("client_id", "layercake"),
+        ("scope", &scopes),
+        ("refresh_token", identity.reveal()),
+    ];
+    let encode = |(name, value): &(&str, &str)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC));
+    let form = fields.iter().map(encode).collect::<Vec<_>>().join("&");
+    let request = Request::send("POST", realm.url.clone(), Payload::Bytes(form.as_bytes()));
+    let response = http.send(&request.header("content-type", "application/x-www-form-urlencoded"))?;
+    Ok(Some(response).filter(|response| !matches!(response.status(), 404 | 405)))
 }
 
 /// A realm is the registry's word and nobody else's (CVE-2026-24845, CVE-2026-33540): no weaker transport than the
@@ -264,14 +365,9 @@ fn asks_for_more(response: &Response, challenges: &[Challenge], fresh: bool) -> 
     }
 }
 
-fn basic(credentials: &Credentials) -> Secret {
-    let pair = format!("{}:{}", credentials.username(), credentials.password());
-    Secret::new(format!("Basic {}", BASE64_STANDARD.encode(pair)))
-}
-
 /// `{"token":…,"access_token":…,"expires_in":…}`, either of the first two. The life of the token is counted from
 /// before it was asked for, on our own clock.
-fn read_token(body: &[u8], asked: Instant) -> Result<Token> {
+fn read_token(body: &[u8], asked: Duration) -> Result<Token> {
     let rubbish = |reason: &str| ErrorKind::Authentication { reason: format!("token server: {reason}") };
     let reply: Value = serde_json::from_slice(body).map_err(|_| rubbish("its answer is not JSON"))?;
     let text = |field: &str| reply.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -294,7 +390,8 @@ mod tests {
     }
 
     fn belongs(registry: &str, realm: &str) -> bool {
-        Authenticator::new(None, vec!["login.example.net".to_owned()]).belongs(&origin(registry), &origin(realm))
+        Authenticator::new(None, vec!["login.example.net".to_owned()], Arc::new(Time::real()))
+            .belongs(&origin(registry), &origin(realm))
     }
 
     /// X2: credentials go to token servers of the registry's own domain, or to trusted ones.
@@ -350,8 +447,8 @@ mod tests {
     /// A2: either field, a minute if nothing is said.
     #[test]
     fn tokens_are_read_from_either_field() {
-        let now = Instant::now();
-        let life = |body: &str| read_token(body.as_bytes(), now).unwrap().expires.duration_since(now).as_secs();
+        let now = Duration::from_secs(7);
+        let life = |body: &str| (read_token(body.as_bytes(), now).unwrap().expires - now).as_secs();
         assert_eq!(life(r#"{"token":"a","expires_in":300}"#), 270);
         assert_eq!(life(r#"{"access_token":"a"}"#), 54);
         assert_eq!(life(r#"{"token":"a","expires_in":"soon"}"#), 54);
@@ -363,7 +460,7 @@ mod tests {
     #[test]
     fn rubbish_is_no_token() {
         for body in ["", "[]", "{}", "<html>", r#"{"token":7}"#, r#"{"token":"a\r\nHost: b"}"#, r#"{"token":" "}"#] {
-            let error = read_token(body.as_bytes(), Instant::now()).unwrap_err();
+            let error = read_token(body.as_bytes(), Duration::ZERO).unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::Authentication { .. }), "{body:?}: {error}");
         }
     }

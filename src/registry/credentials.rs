@@ -1,32 +1,74 @@
 //! Who we are, to whom.
 //!
-//! * [`Credentials`] are a user name and a password. Nothing prints them.
+//! * [`Credentials`] are a user name and a password, or a token in their place. Nothing prints them.
 //! * [`CredentialSource`] knows the credentials of hosts. A closure is one.
 //! * [`Login`] is the simplest source: one host.
 
 use std::fmt;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::http::Secret;
+
 use crate::error::Result;
 
-/// A user name and a password, or a token in its place. [`Debug`](fmt::Debug) does not show them.
+/// The user name that credential helpers give with an identity token, and that goes with it where only a user name
+/// and a password are taken.
+const TOKEN_USER: &str = "<token>";
+
+/// Who we are, to one host. [`Debug`](fmt::Debug) does not show it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    username: String,
-    password: String,
+pub struct Credentials(Kind);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Kind {
+    Password { username: String, password: String },
+    Identity(Secret),
+    Registry(Secret),
 }
 
 impl Credentials {
     /// A user name and a password.
     pub fn new(username: impl Into<String>, password: impl Into<String>) -> Credentials {
-        Credentials { username: username.into(), password: password.into() }
+        Credentials(Kind::Password { username: username.into(), password: password.into() })
     }
 
-    pub(super) fn username(&self) -> &str {
-        &self.username
+    /// An identity token, as `docker login` gets it from some registries: a token server gives tokens for it
+    /// (distribution, "OAuth2 Token Authentication"), and the registry never sees it.
+    pub fn identity_token(token: impl Into<String>) -> Credentials {
+        Credentials(Kind::Identity(Secret::new(token)))
     }
 
-    pub(super) fn password(&self) -> &str {
-        &self.password
+    /// A token that the registry itself takes, whatever its challenge says.
+    pub fn registry_token(token: impl Into<String>) -> Credentials {
+        Credentials(Kind::Registry(Secret::new(token)))
+    }
+
+    /// The identity token, if it is one.
+    pub(super) fn identity(&self) -> Option<&Secret> {
+        match &self.0 {
+            Kind::Identity(token) => Some(token),
+            _ => None,
+        }
+    }
+
+    /// The header that says it without a token server; of an identity token only if `to_token_server`.
+    pub(super) fn header(&self, to_token_server: bool) -> Option<Secret> {
+        let basic = |username: &str, password: &str| {
+            Some(Secret::new(format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{password}")))))
+        };
+        match &self.0 {
+            Kind::Password { username, password } => basic(username, password),
+            Kind::Identity(token) if to_token_server => basic(TOKEN_USER, token.reveal()),
+            Kind::Identity(_) => None,
+            Kind::Registry(token) => Some(Secret::new(format!("Bearer {}", token.reveal()))),
+        }
+    }
+
+    /// Whether there is nothing to ask a token server for.
+    pub(super) fn is_registry_token(&self) -> bool {
+        matches!(self.0, Kind::Registry(_))
     }
 }
 
@@ -39,20 +81,21 @@ impl fmt::Debug for Credentials {
 /// Knows the credentials of hosts.
 ///
 /// It is asked when a registry demands credentials, with the host as names write it (`docker.io`, whatever address
-/// that has; `localhost:5000`), in lower case. What it gives goes to that host, and to a token server that the host
-/// names and that belongs to it; nowhere else.
+/// that has; `localhost:5000`), in lower case, and the repository on it (`library/ubuntu`; empty where a request is
+/// about none). What it gives goes to that host, and to a token server that the host names and that belongs to it;
+/// nowhere else.
 pub trait CredentialSource: Send + Sync {
-    /// The credentials for this host; none to stay anonymous.
+    /// The credentials for this repository on this host; none to stay anonymous.
     ///
     /// # Errors
     ///
     /// Whatever kept the source from finding out; the request then fails with it.
-    fn credentials(&self, host: &str) -> Result<Option<Credentials>>;
+    fn credentials(&self, host: &str, repository: &str) -> Result<Option<Credentials>>;
 }
 
-impl<F: Fn(&str) -> Result<Option<Credentials>> + Send + Sync> CredentialSource for F {
-    fn credentials(&self, host: &str) -> Result<Option<Credentials>> {
-        self(host)
+impl<F: Fn(&str, &str) -> Result<Option<Credentials>> + Send + Sync> CredentialSource for F {
+    fn credentials(&self, host: &str, repository: &str) -> Result<Option<Credentials>> {
+        self(host, repository)
     }
 }
 
@@ -71,7 +114,7 @@ impl Login {
 }
 
 impl CredentialSource for Login {
-    fn credentials(&self, host: &str) -> Result<Option<Credentials>> {
+    fn credentials(&self, host: &str, _: &str) -> Result<Option<Credentials>> {
         Ok((host == self.host).then(|| self.credentials.clone()))
     }
 }

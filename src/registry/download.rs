@@ -143,14 +143,15 @@ impl Download {
     }
 
     fn send(&self, start: Option<u64>, watch: &Watch<'_>) -> Result<Response> {
-        let url = self.endpoint.blob_url(self.blob.digest);
-        // All of it, because all of it may come.
-        let mut request = Request { expected: self.blob.size, ..Request::get(url) };
-        if let Some(start) = start {
-            // Only where it is needed: some registries refuse any request with it.
-            request = request.header("range", format!("bytes={start}-"));
-        }
-        self.endpoint.send(request, watch)
+        self.endpoint.read(&self.endpoint.blob_path(self.blob.digest), watch, |url| {
+            // All of it, because all of it may come.
+            let request = Request { expected: self.blob.size, ..Request::get(url) };
+            match start {
+                // Only where it is needed: some registries refuse any request with it.
+                Some(start) => request.header("range", format!("bytes={start}-")),
+                None => request,
+            }
+        })
     }
 
     fn accept_whole(&mut self, response: Response, watch: &Watch<'_>) -> Result<Body> {

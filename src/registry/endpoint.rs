@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Access;
 use super::Purpose;
 use super::Registry;
 use super::http::Request;
@@ -10,48 +11,107 @@ use super::url::Origin;
 use super::url::Url;
 
 use crate::digest::Digest;
+use crate::error::Error;
+use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::event::Watch;
 use crate::reference::Identifier;
 
 /// A repository's name on its host, and the client that asks there.
 #[derive(Clone, Debug)]
-pub(super) struct Endpoint {
+pub(super) struct Endpoint(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     registry: Registry,
-    origin: Origin,
-    purpose: Arc<Purpose>,
-    name: Arc<str>,
+    name: String,
+    own: Place,
+    /// Where to read first.
+    mirrors: Vec<Place>,
+}
+
+/// A host as names write it, and where it is.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) host: String,
+    pub(super) origin: Origin,
 }
 
 impl Endpoint {
-    pub(super) fn new(registry: Registry, host: String, origin: Origin, name: &str) -> Endpoint {
-        let scope = format!("repository:{name}:pull");
-        Endpoint { registry, origin, purpose: Arc::new(Purpose { host, scope }), name: name.into() }
+    pub(super) fn new(registry: Registry, own: Place, mirrors: Vec<Place>, name: &str) -> Endpoint {
+        Endpoint(Arc::new(Inner { registry, name: name.to_owned(), own, mirrors }))
     }
 
     pub(super) fn registry(&self) -> &Registry {
-        &self.registry
+        &self.0.registry
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.name
+        &self.0.name
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.0.own.origin
     }
 
     /// The host, with its port, for messages.
     pub(super) fn authority(&self) -> String {
-        self.origin.authority()
+        self.0.own.origin.authority()
     }
 
-    pub(super) fn blob_url(&self, digest: Digest) -> Url {
-        self.origin.url(format!("/v2/{}/blobs/{digest}", self.name))
+    pub(super) fn blob_path(&self, digest: Digest) -> String {
+        format!("/v2/{}/blobs/{digest}", self.0.name)
     }
 
-    pub(super) fn manifest_url(&self, identifier: &Identifier) -> Url {
-        self.origin.url(format!("/v2/{}/manifests/{identifier}", self.name))
+    pub(super) fn manifest_path(&self, identifier: &Identifier) -> String {
+        format!("/v2/{}/manifests/{identifier}", self.0.name)
     }
 
-    /// Sends a request with whatever credentials reading here takes.
-    pub(super) fn send(&self, request: Request, watch: &Watch<'_>) -> Result<Response> {
-        self.registry.send(request, &self.purpose, watch)
+    /// An address on the registry itself.
+    pub(super) fn url(&self, path: impl Into<String>) -> Url {
+        self.0.own.origin.url(path.into())
     }
+
+    /// Asks for content: the mirrors first, in their order, and the registry itself if none of them has it.
+    pub(super) fn read<'a>(
+        &self,
+        path: &str,
+        watch: &Watch<'_>,
+        make: impl Fn(Url) -> Request<'a>,
+    ) -> Result<Response> {
+        for mirror in &self.0.mirrors {
+            if let Some(response) = self.read_mirror(mirror, make(mirror.origin.url(path.to_owned())), watch)? {
+                return Ok(response);
+            }
+        }
+        self.send(make(self.url(path)), &[Access::Pull(&self.0.name)], watch)
+    }
+
+    /// What a mirror says, if that is of any use.
+    fn read_mirror(&self, mirror: &Place, request: Request<'_>, watch: &Watch<'_>) -> Result<Option<Response>> {
+        let registry = &self.0.registry;
+        if registry.is_out_of_reach(&mirror.origin) {
+            return Ok(None);
+        }
+        let purpose = Purpose::new(&mirror.host, &self.0.name, &[Access::Pull(&self.0.name)]);
+        match registry.send(request, &purpose, watch) {
+            Ok(response) if matches!(response.status(), 200 | 206) => Ok(Some(response)),
+            Ok(_) => Ok(None),
+            Err(error) if is_cancelled(&error) => Err(error),
+            Err(_) => {
+                registry.note_out_of_reach(&mirror.origin);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Sends a request to the registry itself with whatever credentials these kinds of access take.
+    pub(super) fn send(&self, request: Request<'_>, access: &[Access<'_>], watch: &Watch<'_>) -> Result<Response> {
+        let purpose = Purpose::new(&self.0.own.host, &self.0.name, access);
+        self.0.registry.send(request, &purpose, watch)
+    }
+}
+
+fn is_cancelled(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Cancelled)
 }

@@ -3,6 +3,7 @@
 //! The client is told to follow no redirects, take no proxy from the environment, decode nothing and give up on
 //! nothing by itself: all of that is decided here and by the callers.
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
@@ -10,6 +11,9 @@ use std::io::Read;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use super::host::Host;
+use super::pace::Pace;
+use super::pace::Permit;
 use super::url::Origin;
 use super::url::Url;
 use super::url::may_redirect;
@@ -75,8 +79,33 @@ pub(super) enum Redirects {
     SameOrigin,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Request {
+/// What a request brings along. It is opened anew for each attempt.
+#[derive(Clone, Copy)]
+pub(super) enum Payload<'a> {
+    None,
+    Bytes(&'a [u8]),
+    /// So many bytes.
+    Stream(&'a dyn Content, u64),
+}
+
+/// Bytes that can be read more than once.
+pub(super) trait Content {
+    /// A reader of the bytes, from the first.
+    fn open(&self) -> Result<Box<dyn Read + '_>>;
+}
+
+impl Payload<'_> {
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Payload::None => 0,
+            Payload::Bytes(bytes) => bytes.len() as u64,
+            Payload::Stream(_, length) => *length,
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Request<'a> {
     pub(super) method: &'static str,
     pub(super) url: Url,
     pub(super) headers: Vec<(&'static str, String)>,
@@ -85,10 +114,11 @@ pub(super) struct Request {
     pub(super) redirects: Redirects,
     /// How many bytes the answer is expected to have.
     pub(super) expected: u64,
+    pub(super) payload: Payload<'a>,
 }
 
-impl Request {
-    pub(super) fn get(url: Url) -> Request {
+impl<'a> Request<'a> {
+    pub(super) fn get(url: Url) -> Request<'a> {
         Request {
             method: "GET",
             url,
@@ -96,14 +126,24 @@ impl Request {
             authorization: None,
             redirects: Redirects::Anywhere,
             expected: 0,
+            payload: Payload::None,
         }
     }
 
-    pub(super) fn head(url: Url) -> Request {
+    pub(super) fn head(url: Url) -> Request<'a> {
         Request { method: "HEAD", ..Request::get(url) }
     }
 
-    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Request {
+    pub(super) fn delete(url: Url) -> Request<'a> {
+        Request { method: "DELETE", redirects: Redirects::SameOrigin, ..Request::get(url) }
+    }
+
+    /// A request that changes something. What it brings along goes to no other origin.
+    pub(super) fn send(method: &'static str, url: Url, payload: Payload<'a>) -> Request<'a> {
+        Request { method, payload, redirects: Redirects::SameOrigin, ..Request::get(url) }
+    }
+
+    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Request<'a> {
         self.headers.push((name, value.into()));
         self
     }
@@ -114,6 +154,7 @@ pub(super) struct Response {
     method: &'static str,
     url: Url,
     inner: ureq::http::Response<ureq::Body>,
+    permit: Option<Permit>,
 }
 
 impl Response {
@@ -151,7 +192,7 @@ impl Response {
     }
 
     pub(super) fn into_body(self) -> Body {
-        Body { origin: self.url.origin.clone(), reader: self.inner.into_body().into_reader() }
+        Body { origin: self.url.origin, reader: self.inner.into_body().into_reader(), _permit: self.permit }
     }
 }
 
@@ -159,6 +200,8 @@ impl Response {
 pub(super) struct Body {
     origin: Origin,
     reader: ureq::BodyReader<'static>,
+    /// Held for as long as the connection is in use.
+    _permit: Option<Permit>,
 }
 
 impl Read for Body {
@@ -178,8 +221,18 @@ pub(super) struct Http {
     /// The proxy for encrypted connections; plain ones are made directly.
     proxy: Option<ureq::Proxy>,
     timeouts: Timeouts,
+    /// What holds for some hosts only, by host and port.
+    hosts: HashMap<String, Special>,
     /// The hosts that have answered, with their ports.
     reached: Mutex<HashSet<String>>,
+}
+
+/// What holds for one host only.
+struct Special {
+    /// Connections of its own, where they are secured otherwise than others.
+    agent: Option<ureq::Agent>,
+    headers: Vec<(String, String)>,
+    pace: Pace,
 }
 
 /// Which proxy encrypted connections go through.
@@ -212,24 +265,25 @@ fn is_proxy_in_environment() -> bool {
 }
 
 impl Http {
-    pub(super) fn new(timeouts: Timeouts, user_agent: &str, proxy: &ProxyChoice) -> Result<Http> {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .user_agent(user_agent)
-            .accept("")
-            .accept_encoding("identity")
-            .timeout_resolve(Some(timeouts.connect.min(LONGEST)))
-            .timeout_connect(Some(timeouts.connect.min(LONGEST)))
-            .timeout_per_read(Some(timeouts.idle.min(LONGEST)))
-            .timeout_per_write(Some(timeouts.idle.min(LONGEST)))
-            .max_response_header_size(MAX_HEADERS)
-            .input_buffer_size(BUFFER)
-            .output_buffer_size(16 << 10)
-            .max_idle_connections_per_host(8)
-            .build();
-        Ok(Http { agent: config.into(), proxy: proxy.find()?, timeouts, reached: Mutex::default() })
+    /// A client, with special settings for these hosts.
+    pub(super) fn new(
+        timeouts: Timeouts,
+        user_agent: &str,
+        proxy: &ProxyChoice,
+        hosts: &[(Origin, Host)],
+    ) -> Result<Http> {
+        let special = |(origin, host): &(Origin, Host)| {
+            let agent = host.is_secured_otherwise().then(|| agent(timeouts, user_agent, host)).transpose()?;
+            let pace = Pace::new(host.connections, host.requests_per_second);
+            Ok((origin.authority(), Special { agent, headers: host.headers.clone(), pace }))
+        };
+        Ok(Http {
+            agent: agent(timeouts, user_agent, &Host::new())?,
+            proxy: proxy.find()?,
+            timeouts,
+            hosts: hosts.iter().map(special).collect::<Result<_>>()?,
+            reached: Mutex::default(),
+        })
     }
 
     /// Whether this host, with its port, has ever answered.
@@ -238,11 +292,15 @@ impl Http {
     }
 
     /// Sends a request and follows redirects as far as it allows. Credentials stay with the request's origin.
-    pub(super) fn send(&self, request: &Request) -> Result<Response> {
+    pub(super) fn send(&self, request: &Request<'_>) -> Result<Response> {
         let mut url = request.url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let answer = self.send_once(request, &url)?;
             let Some(location) = redirect(&answer) else { return Ok(answer) };
+            if !matches!(request.method, "GET" | "HEAD") && !matches!(answer.status(), 307 | 308) {
+                // The others would make another request of it (RFC 9110, section 15.4).
+                return Ok(answer);
+            }
             let next = url.join(location)?;
             if request.redirects == Redirects::SameOrigin && next.origin != request.url.origin {
                 let reason = format!("{} redirects to {}, another host", url.origin, next.origin);
@@ -254,25 +312,127 @@ impl Http {
         Err(Error::limit(Limit::Redirects, MAX_REDIRECTS).context(format!("{} {}", request.method, request.url)))
     }
 
-    fn send_once(&self, request: &Request, url: &Url) -> Result<Response> {
+    fn send_once(&self, request: &Request<'_>, url: &Url) -> Result<Response> {
+        let special = self.hosts.get(&url.origin.authority());
+        let permit = special.and_then(|special| special.pace.enter());
         let mut builder = ureq::http::Request::builder().method(request.method).uri(url.full());
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
+        for (name, value) in special.iter().flat_map(|special| &special.headers) {
+            builder = builder.header(name, value);
+        }
         if let Some(secret) = request.authorization.as_ref().filter(|_| url.origin == request.url.origin) {
             builder = builder.header("authorization", secret.reveal());
         }
+        let agent = special.and_then(|special| special.agent.as_ref()).unwrap_or(&self.agent);
+        let inner = match request.payload {
+            Payload::None => self.run(agent, builder, url, request.expected, ())?,
+            Payload::Bytes(bytes) => self.run(agent, builder, url, request.expected.max(bytes.len() as u64), bytes)?,
+            Payload::Stream(content, length) => {
+                let mut sending = Sending { reader: content.open()?, failure: None };
+                let body = ureq::SendBody::from_reader(&mut sending);
+                let sent = self.run(agent, builder.header("content-length", length), url, length, body);
+                // What our own side could not read is not the host's fault.
+                match sending.failure {
+                    Some(failure) => return Err(failure),
+                    None => sent?,
+                }
+            }
+        };
+        lock(&self.reached).insert(url.origin.authority());
+        Ok(Response { method: request.method, url: url.clone(), inner, permit })
+    }
+
+    fn run(
+        &self,
+        agent: &ureq::Agent,
+        builder: ureq::http::request::Builder,
+        url: &Url,
+        bytes: u64,
+        body: impl ureq::AsSendBody,
+    ) -> Result<ureq::http::Response<ureq::Body>> {
         let invalid = |_| ErrorKind::Protocol { reason: format!("no request can be made of {url}") };
-        let built = builder.body(()).map_err(invalid)?;
-        let mut configured =
-            self.agent.configure_request(built).timeout_global(Some(self.timeouts.deadline(request.expected)));
+        let built = builder.body(body).map_err(invalid)?;
+        let mut configured = agent.configure_request(built).timeout_global(Some(self.timeouts.deadline(bytes)));
         if url.origin.https {
             configured = configured.proxy(self.proxy.clone());
         }
-        let inner = self.agent.run(configured.build()).map_err(|error| fault(error, &url.origin, Phase::Request))?;
-        lock(&self.reached).insert(url.origin.authority());
-        Ok(Response { method: request.method, url: url.clone(), inner })
+        agent.run(configured.build()).map_err(|error| fault(error, &url.origin, Phase::Request))
     }
+}
+
+/// Reads what is sent, and keeps the error that ends it.
+struct Sending<'a> {
+    reader: Box<dyn Read + 'a>,
+    failure: Option<Error>,
+}
+
+impl Read for Sending<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).map_err(|error| {
+            if error.kind() == io::ErrorKind::Interrupted {
+                return error;
+            }
+            self.failure = Some(error.into());
+            io::ErrorKind::Other.into()
+        })
+    }
+}
+
+fn agent(timeouts: Timeouts, user_agent: &str, host: &Host) -> Result<ureq::Agent> {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(None)
+        .user_agent(user_agent)
+        .accept("")
+        .accept_encoding("identity")
+        .timeout_resolve(Some(timeouts.connect.min(LONGEST)))
+        .timeout_connect(Some(timeouts.connect.min(LONGEST)))
+        .timeout_per_read(Some(timeouts.idle.min(LONGEST)))
+        .timeout_per_write(Some(timeouts.idle.min(LONGEST)))
+        .max_response_header_size(MAX_HEADERS)
+        .input_buffer_size(BUFFER)
+        .output_buffer_size(BUFFER)
+        .max_idle_connections_per_host(8);
+    #[cfg(feature = "rustls")]
+    let config = if host.is_secured_otherwise() { config.tls_config(tls(host)?) } else { config };
+    #[cfg(not(feature = "rustls"))]
+    let _ = host;
+    Ok(config.build().into())
+}
+
+/// How connections to a host are secured.
+#[cfg(feature = "rustls")]
+fn tls(host: &Host) -> Result<ureq::tls::TlsConfig> {
+    let mut tls = ureq::tls::TlsConfig::builder().disable_verification(host.unverified);
+    if !host.authorities.is_empty() {
+        let mut roots = Vec::new();
+        for pem in &host.authorities {
+            roots.extend(certificates(pem)?);
+        }
+        tls = tls.root_certs(roots.into());
+    }
+    if let Some((chain, key)) = &host.identity {
+        let key = ureq::tls::PrivateKey::from_pem(key.reveal().as_bytes());
+        let key = key.map_err(|_| Error::invalid_input("the client's key is no PEM private key"))?;
+        tls = tls.client_cert(Some(ureq::tls::ClientCert::new_with_certs(&certificates(chain)?, key)));
+    }
+    Ok(tls.build())
+}
+
+/// The certificates of a PEM file: at least one.
+#[cfg(feature = "rustls")]
+fn certificates(pem: &str) -> Result<Vec<ureq::tls::Certificate<'static>>> {
+    let rubbish = || Error::invalid_input("a file of certificates holds none in PEM form");
+    let mut found = Vec::new();
+    for item in ureq::tls::parse_pem(pem.as_bytes()) {
+        if let ureq::tls::PemItem::Certificate(certificate) = item.map_err(|_| rubbish())? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() { Err(rubbish()) } else { Ok(found) }
 }
 
 fn redirect(answer: &Response) -> Option<&str> {

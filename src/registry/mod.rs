@@ -1,9 +1,11 @@
 //! Images in registries: a blocking client of the OCI distribution protocol, for any host.
 //!
 //! * [`Registry`] is the client. It is made once, and keeps connections and tokens.
-//! * [`Builder`] sets it up: credentials, time limits, what to do after failures, proxies.
+//! * [`Builder`] sets it up: credentials, time limits, what to do after failures, proxies; and [`Host`] what holds for
+//!   one host only: certificates, mirrors, headers, limits.
 //! * [`Repository`] is one name on one host, with a method for each thing that can be asked.
 //! * [`CredentialSource`], [`Credentials`] and [`Login`] are who we are.
+//! * [`RateLimit`] is how much a registry will give.
 //! * [`Retry`], [`Backoff`] and [`Never`] are when to try again.
 //!
 //! Most callers need [`Registry::pull`] and nothing else.
@@ -40,30 +42,39 @@
 //! threads.
 
 mod auth;
+mod builder;
+#[cfg(feature = "rustls")]
+mod certificates;
 mod challenge;
+mod clock;
 mod credentials;
 mod download;
 mod endpoint;
 mod fault;
+mod host;
 mod http;
+mod pace;
+mod rate;
 mod repository;
 mod retry;
 mod url;
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use auth::Access;
 use auth::Authenticator;
 use auth::Purpose;
+use clock::Time;
+use endpoint::Endpoint;
+use endpoint::Place;
 use http::Http;
-use http::ProxyChoice;
 use http::Request;
 use http::Response;
-use http::Secret;
-use http::Timeouts;
 use url::Origin;
 
 use crate::descriptor::Descriptor;
@@ -76,9 +87,13 @@ use crate::reference::DEFAULT_HOST;
 use crate::reference::ImageReference;
 use crate::sync::lock;
 
+pub use builder::Builder;
+pub use clock::Clock;
 pub use credentials::CredentialSource;
 pub use credentials::Credentials;
 pub use credentials::Login;
+pub use host::Host;
+pub use rate::RateLimit;
 pub use repository::Blob;
 pub use repository::Repository;
 pub use retry::Backoff;
@@ -90,6 +105,8 @@ pub use retry::Retry;
 const DOCKER_HUB: &str = "registry-1.docker.io";
 /// How many different warnings are told of; a registry that has more to say is not listened to.
 const MAX_WARNINGS: usize = 100;
+/// How long a mirror that could not be talked to is left alone.
+const REST: Duration = Duration::from_secs(60);
 
 /// A client of registries.
 #[derive(Clone)]
@@ -99,10 +116,15 @@ struct Shared {
     http: Http,
     auth: Authenticator,
     retry: Box<dyn Retry>,
-    plain_http: Vec<String>,
-    https: Vec<String>,
+    time: Arc<Time>,
+    /// Settings for some hosts, as names write them.
+    hosts: HashMap<String, Host>,
     /// The warnings that were told of.
     warned: Mutex<HashSet<String>>,
+    /// Mirrors that could not be talked to, and until when they are left alone.
+    resting: Mutex<HashMap<Origin, Duration>>,
+    /// What the hosts last said of how much they will give.
+    rates: Mutex<HashMap<Origin, RateLimit>>,
 }
 
 impl Registry {
@@ -123,9 +145,10 @@ impl Registry {
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) if the name's host is one that resolvers take for an
     /// oddly written address (`127.1`).
     pub fn repository(&self, reference: &ImageReference) -> Result<Repository> {
-        let host = reference.host().to_ascii_lowercase();
-        let origin = self.0.origin(&host)?;
-        Ok(Repository::new(self.clone(), host, origin, reference.repository()))
+        let own = self.0.place(reference.host())?;
+        let mirrors = self.0.hosts.get(&own.host).map_or(&[][..], |host| &host.mirrors);
+        let mirrors = mirrors.iter().map(|mirror| self.0.place(mirror)).collect::<Result<_>>()?;
+        Ok(Repository(Endpoint::new(self.clone(), own, mirrors, reference.repository())))
     }
 
     /// Asks whether a host is a registry (distribution-spec, "Determining Support"), and signs in if it wants that.
@@ -135,10 +158,22 @@ impl Registry {
     /// [`ErrorKind::Registry`](crate::ErrorKind::Registry) if it answers with another status than 200; the kinds of
     /// failing connections.
     pub fn ping(&self, host: &str) -> Result<()> {
-        let host = host.to_ascii_lowercase();
-        let request = Request::get(self.0.origin(&host)?.url("/v2/".to_owned()));
-        let response = self.0.auth.send(&self.0.http, request, &Purpose { host, scope: String::new() })?;
+        let place = self.0.place(host)?;
+        let request = Request::get(place.origin.url("/v2/".to_owned()));
+        let response = self.0.auth.send(&self.0.http, request, &Purpose::new(&place.host, "", &[]))?;
         if response.status() == 200 { Ok(()) } else { Err(fault::refusal(response)) }
+    }
+
+    /// What a host, as names write it, last said of how many pulls it allows; none if it said nothing yet.
+    ///
+    /// Docker Hub says it with each answer about a manifest, also to [`Repository::resolve`], which it does not count.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) if this is no host.
+    pub fn rate_limit(&self, host: &str) -> Result<Option<RateLimit>> {
+        let place = self.0.place(host)?;
+        Ok(lock(&self.0.rates).get(&place.origin).cloned())
     }
 
     /// Does something until it succeeds, fails for good, or the policy has had enough. Pauses are told to `watch`.
@@ -165,14 +200,27 @@ impl Registry {
             return Err(if attempt > 1 { error.context(format!("after {attempt} attempts")) } else { error });
         };
         watch.tell(&Event::Retrying { blob, attempt, delay, error: &error });
-        watch.sleep(delay)
+        self.0.time.sleep(delay, watch)
     }
 
     /// Sends a request with whatever credentials it takes.
-    fn send(&self, request: Request, purpose: &Purpose, watch: &Watch<'_>) -> Result<Response> {
+    fn send(&self, request: Request<'_>, purpose: &Purpose, watch: &Watch<'_>) -> Result<Response> {
+        let origin = request.url.origin.clone();
         let response = self.0.auth.send(&self.0.http, request, purpose)?;
         self.warn(&response, watch);
+        if let Some(rate) = RateLimit::of(&response) {
+            lock(&self.0.rates).insert(origin, rate);
+        }
         Ok(response)
+    }
+
+    /// Whether a mirror could not be talked to a short while ago.
+    fn is_out_of_reach(&self, mirror: &Origin) -> bool {
+        lock(&self.0.resting).get(mirror).is_some_and(|until| *until > self.0.time.now())
+    }
+
+    fn note_out_of_reach(&self, mirror: &Origin) {
+        lock(&self.0.resting).insert(mirror.clone(), self.0.time.now() + REST);
     }
 
     /// Tells of the answer's warnings, each once (distribution-spec, "Warnings").
@@ -200,19 +248,23 @@ impl fmt::Debug for Registry {
 }
 
 impl Shared {
-    /// Where a name's host is, and how it is spoken to.
-    fn origin(&self, host: &str) -> Result<Origin> {
-        if host == DEFAULT_HOST {
-            return Origin::new(true, DOCKER_HUB);
-        }
-        let listed = |hosts: &[String]| hosts.iter().any(|listed| listed == host);
-        if listed(&self.plain_http) {
-            return Origin::new(false, host);
-        }
-        let https = Origin::new(true, host)?;
-        let exact = !https.host.ends_with('.') && !https.host.ends_with(".localhost");
-        if https.is_loopback() && exact && !listed(&self.https) { Origin::new(false, host) } else { Ok(https) }
+    /// A name's host, and where it is.
+    fn place(&self, host: &str) -> Result<Place> {
+        let host = host.to_ascii_lowercase();
+        let encrypted = self.hosts.get(&host).and_then(|settings| settings.encrypted);
+        Ok(Place { origin: origin(&host, encrypted)?, host })
     }
+}
+
+/// Where a name's host is, and how it is spoken to: as was said, or as its address is.
+fn origin(host: &str, encrypted: Option<bool>) -> Result<Origin> {
+    let address = if host == DEFAULT_HOST { DOCKER_HUB } else { host };
+    if let Some(encrypted) = encrypted {
+        return Origin::new(encrypted, address);
+    }
+    let https = Origin::new(true, address)?;
+    let exact = !https.host.ends_with('.') && !https.host.ends_with(".localhost");
+    if https.is_loopback() && exact { Origin::new(false, address) } else { Ok(https) }
 }
 
 /// `299 - "text"`; other forms are not for us.
@@ -226,149 +278,12 @@ fn warning_text(header: &str) -> Option<String> {
     Some(printable(&text, 1000))
 }
 
-/// Settings for a [`Registry`].
-///
-/// Nothing is read from files or from the environment unless a method says so.
-#[must_use = "a builder makes nothing before `build`"]
-pub struct Builder {
-    credentials: Option<Box<dyn CredentialSource>>,
-    trusted_realms: Vec<String>,
-    retry: Box<dyn Retry>,
-    timeouts: Timeouts,
-    proxy: ProxyChoice,
-    user_agent: String,
-    plain_http: Vec<String>,
-    https: Vec<String>,
-}
-
-impl Default for Builder {
-    fn default() -> Builder {
-        Builder {
-            credentials: None,
-            trusted_realms: Vec::new(),
-            retry: Box::new(Backoff::default()),
-            timeouts: Timeouts {
-                connect: Duration::from_secs(15),
-                idle: Duration::from_secs(30),
-                total: Duration::from_secs(120),
-                slowest: 16 << 10,
-            },
-            proxy: ProxyChoice::Direct,
-            user_agent: concat!("layercake/", env!("CARGO_PKG_VERSION")).to_owned(),
-            plain_http: Vec::new(),
-            https: Vec::new(),
-        }
-    }
-}
-
-impl Builder {
-    /// Where credentials come from; by default there are none.
-    pub fn credentials(self, source: impl CredentialSource + 'static) -> Builder {
-        Builder { credentials: Some(Box::new(source)), ..self }
-    }
-
-    /// Lets a token server have the credentials of registries that name it, although it is not a host under the
-    /// registry's own domain. `host` is a host, or a host and a port.
-    pub fn trust_token_server(mut self, host: &str) -> Builder {
-        self.trusted_realms.push(host.to_ascii_lowercase());
-        self
-    }
-
-    /// What to do after failures that may pass; by default [`Backoff::default`].
-    pub fn retry(self, policy: impl Retry + 'static) -> Builder {
-        Builder { retry: Box::new(policy), ..self }
-    }
-
-    /// How long making a connection may take; 15 seconds by default.
-    pub fn connect_timeout(mut self, limit: Duration) -> Builder {
-        self.timeouts.connect = limit;
-        self
-    }
-
-    /// How long a registry may be silent in the middle of an answer, or before it; 30 seconds by default.
-    pub fn idle_timeout(mut self, limit: Duration) -> Builder {
-        self.timeouts.idle = limit;
-        self
-    }
-
-    /// How long one request and its answer may take, besides what the answer's size allows at the
-    /// [slowest rate](Builder::slowest_rate); two minutes by default.
-    pub fn total_timeout(mut self, limit: Duration) -> Builder {
-        self.timeouts.total = limit;
-        self
-    }
-
-    /// How slow a download may be, in bytes per second; 16 KiB by default. A blob of a gigabyte may so take 18 hours,
-    /// and one of a kilobyte two minutes.
-    pub fn slowest_rate(mut self, bytes_per_second: u64) -> Builder {
-        self.timeouts.slowest = bytes_per_second;
-        self
-    }
-
-    /// Takes the proxy for encrypted connections from the environment: `ALL_PROXY`, `HTTPS_PROXY` or `HTTP_PROXY`,
-    /// with the exceptions of `NO_PROXY`. Plain connections, to loopback hosts and to those of
-    /// [`plain_http`](Builder::plain_http), never go through a proxy.
-    pub fn proxy_from_env(self) -> Builder {
-        Builder { proxy: ProxyChoice::Environment, ..self }
-    }
-
-    /// The proxy for encrypted connections, such as `http://user:password@proxy.example.com:3128`. It sees which
-    /// hosts are spoken to and nothing more.
-    pub fn proxy(self, url: &str) -> Builder {
-        Builder { proxy: ProxyChoice::Url(Secret::new(url)), ..self }
-    }
-
-    /// What the client calls itself; `layercake/` and its version by default.
-    pub fn user_agent(self, name: impl Into<String>) -> Builder {
-        Builder { user_agent: name.into(), ..self }
-    }
-
-    /// Speaks to this host without encryption. It is named as in images' names, such as `registry.test:5000`; a host
-    /// without port means port 80.
-    pub fn plain_http(mut self, host: &str) -> Builder {
-        self.plain_http.push(host.to_ascii_lowercase());
-        self
-    }
-
-    /// Speaks https to this loopback host, which without this gets plain http.
-    pub fn https(mut self, host: &str) -> Builder {
-        self.https.push(host.to_ascii_lowercase());
-        self
-    }
-
-    /// Makes the client. No request is made.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the proxy's address or the user agent cannot
-    /// be used.
-    pub fn build(self) -> Result<Registry> {
-        if !self.user_agent.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-            return Err(Error::invalid_input("the user agent has characters that headers do not have"));
-        }
-        Ok(Registry(Arc::new(Shared {
-            http: Http::new(self.timeouts, &self.user_agent, &self.proxy)?,
-            auth: Authenticator::new(self.credentials, self.trusted_realms),
-            retry: self.retry,
-            plain_http: self.plain_http,
-            https: self.https,
-            warned: Mutex::default(),
-        })))
-    }
-}
-
-impl fmt::Debug for Builder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn origin(registry: &Registry, host: &str) -> String {
-        registry.0.origin(host).unwrap().to_string()
+        registry.0.place(host).unwrap().origin.to_string()
     }
 
     /// Loopback hosts get plain http, and nothing that only looks like one.
@@ -391,8 +306,8 @@ mod tests {
         ] {
             assert_eq!(origin(&registry, host), expected);
         }
-        assert!(registry.0.origin("127.1").is_err());
-        assert!(registry.0.origin("2130706433").is_err());
+        assert!(registry.0.place("127.1").is_err());
+        assert!(registry.0.place("2130706433").is_err());
     }
 
     /// D30: only code 299 and agent `-`; escapes are undone.

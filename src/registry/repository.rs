@@ -3,14 +3,13 @@
 use std::io;
 use std::io::Read;
 
-use super::Registry;
 use super::download::Download;
 use super::endpoint::Endpoint;
 use super::fault::at_most;
 use super::fault::refusal;
 use super::http::Request;
 use super::http::Response;
-use super::url::Origin;
+use super::url::Url;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Algorithm;
@@ -42,13 +41,9 @@ pub struct BlobBody(Download);
 /// Each method makes the requests that its one question needs, and repeats them as the client's
 /// [`Retry`](super::Retry) has it.
 #[derive(Clone, Debug)]
-pub struct Repository(Endpoint);
+pub struct Repository(pub(super) Endpoint);
 
 impl Repository {
-    pub(super) fn new(registry: Registry, host: String, origin: Origin, name: &str) -> Repository {
-        Repository(Endpoint::new(registry, host, origin, name))
-    }
-
     /// Its name on its host, such as `library/ubuntu`.
     pub fn name(&self) -> &str {
         self.0.name()
@@ -111,10 +106,9 @@ impl Repository {
     }
 
     pub(crate) fn resolve_watched(&self, identifier: &Identifier, watch: &Watch<'_>) -> Result<Option<Descriptor>> {
-        let request = Request::head(self.0.manifest_url(identifier)).header("accept", accept());
-        let response = self.request(request, watch, |response| match response.status() {
-            200 => Ok(response),
-            _ => Err(refusal(response)),
+        let make = |url| Request::head(url).header("accept", accept());
+        let response = self.read("HEAD", &self.0.manifest_path(identifier), watch, make, |response| {
+            if response.status() == 200 { Ok(response) } else { Err(refusal(response)) }
         })?;
         let media_type = response.header("content-type").map(MediaType::from);
         if media_type.as_ref().is_some_and(MediaType::is_schema1) {
@@ -142,8 +136,7 @@ impl Repository {
     }
 
     pub(crate) fn fetch_watched(&self, identifier: &Identifier, watch: &Watch<'_>) -> Result<Root> {
-        let request = self.manifest_request(identifier, 0);
-        let (bytes, media_type, header) = self.request(request, watch, document)?;
+        let (bytes, media_type, header) = self.read_document(identifier, 0, watch)?;
         let digest = match identifier {
             Identifier::Digest(digest) => Some(*digest),
             Identifier::Tag(_) => None,
@@ -161,8 +154,7 @@ impl Repository {
         if descriptor.size > MAX_DOCUMENT {
             return Err(Error::limit(Limit::DocumentSize, MAX_DOCUMENT));
         }
-        let request = self.manifest_request(&Identifier::Digest(descriptor.digest), descriptor.size);
-        let (bytes, _, header) = self.request(request, watch, document)?;
+        let (bytes, _, header) = self.read_document(&Identifier::Digest(descriptor.digest), descriptor.size, watch)?;
         crate::verify::check(descriptor, &bytes)?;
         if let Some(header) = header {
             check_digest(header, &bytes)?;
@@ -188,22 +180,22 @@ impl Repository {
         Ok(content)
     }
 
-    fn manifest_request(&self, identifier: &Identifier, expected: u64) -> Request {
-        let request = Request::get(self.0.manifest_url(identifier)).header("accept", accept());
-        Request { expected, ..request }
+    fn read_document(&self, identifier: &Identifier, expected: u64, watch: &Watch<'_>) -> Result<Document> {
+        let make = |url| Request { expected, ..Request::get(url).header("accept", accept()) };
+        self.read("GET", &self.0.manifest_path(identifier), watch, make, document)
     }
 
-    /// Sends a request until its answer can be read.
-    fn request<T>(&self, request: Request, watch: &Watch<'_>, read: impl Fn(Response) -> Result<T>) -> Result<T> {
-        let answered = self.0.registry().retrying(watch, || {
-            let response = self.0.send(request.clone(), watch)?;
-            read(response)
-        });
-        answered.map_err(|error| match error.kind() {
-            // Its own text says what was asked.
-            ErrorKind::Registry(_) => error,
-            _ => error.context(format!("{} {}", request.method, request.url)),
-        })
+    /// Asks for content until the answer can be read.
+    fn read<'a, T>(
+        &self,
+        method: &str,
+        path: &str,
+        watch: &Watch<'_>,
+        make: impl Fn(Url) -> Request<'a>,
+        read: impl Fn(Response) -> Result<T>,
+    ) -> Result<T> {
+        let answered = self.0.registry().retrying(watch, || read(self.0.read(path, watch, &make)?));
+        answered.map_err(|error| with_request(error, method, &self.0.url(path)))
     }
 }
 
@@ -213,7 +205,7 @@ impl Read for BlobBody {
     }
 }
 
-fn silent() -> Watch<'static> {
+pub(super) fn silent() -> Watch<'static> {
     Watch::new(&Silent, Cancel::new())
 }
 
@@ -222,8 +214,18 @@ fn accept() -> String {
     MediaType::MANIFESTS.each_ref().map(MediaType::as_str).join(", ")
 }
 
+/// Says in an error which request it is about, if it does not say so itself.
+pub(super) fn with_request(error: Error, method: &str, url: &Url) -> Error {
+    match error.kind() {
+        ErrorKind::Registry(_) => error,
+        _ => error.context(format!("{method} {url}")),
+    }
+}
+
 /// A manifest's bytes, and what the answer's headers say of them.
-fn document(response: Response) -> Result<(Vec<u8>, Option<MediaType>, Option<Digest>)> {
+type Document = (Vec<u8>, Option<MediaType>, Option<Digest>);
+
+fn document(response: Response) -> Result<Document> {
     if response.status() != 200 {
         return Err(refusal(response));
     }
@@ -240,7 +242,7 @@ fn document(response: Response) -> Result<(Vec<u8>, Option<MediaType>, Option<Di
 }
 
 /// `Docker-Content-Digest`; one of an algorithm that cannot be verified is as good as none.
-fn content_digest(response: &Response) -> Result<Option<Digest>> {
+pub(super) fn content_digest(response: &Response) -> Result<Option<Digest>> {
     match response.header("docker-content-digest").map(|text| text.trim().parse()) {
         None | Some(Err(ParseDigestError::UnsupportedAlgorithm(_))) => Ok(None),
         Some(Ok(digest)) => Ok(Some(digest)),

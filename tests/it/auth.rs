@@ -184,7 +184,7 @@ fn credentials_stay_with_their_host() {
     let asked = std::sync::Arc::new(Mutex::new(Vec::new()));
     let source = {
         let asked = std::sync::Arc::clone(&asked);
-        move |host: &str| {
+        move |host: &str, _: &str| {
             asked.lock().unwrap().push(host.to_owned());
             Ok(Some(Credentials::new(USER, PASSWORD)))
         }
@@ -198,7 +198,7 @@ fn credentials_stay_with_their_host() {
 fn a_source_that_fails_fails_the_pull() {
     let (served, image) = Served::with(&two_layers());
     served.registry.require_login(USER, PASSWORD);
-    let source = |_: &str| Err(Error::from(ErrorKind::Authentication { reason: "no helper".to_owned() }));
+    let source = |_: &str, _: &str| Err(Error::from(ErrorKind::Authentication { reason: "no helper".to_owned() }));
     let error = failure(pull(&quick().credentials(source).build().unwrap(), &image));
     assert_kind!(error, ErrorKind::Authentication { .. });
     assert!(error.to_string().ends_with("authentication: no helper"), "{error}");
