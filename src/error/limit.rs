@@ -22,6 +22,10 @@ pub enum Limit {
     Layers,
     /// How often a registry redirects one request.
     Redirects,
+    /// How many pages a list of a registry has.
+    Pages,
+    /// How many documents an index leads to.
+    Documents,
     /// The bytes that come out of one compressed layer.
     UnpackedSize,
     /// How many bytes come out of a compressed layer for each that goes in.
@@ -51,6 +55,8 @@ impl fmt::Display for Limit {
             Limit::UnnamedEntries => "number of entries without platform",
             Limit::Layers => "number of layers",
             Limit::Redirects => "number of redirects",
+            Limit::Pages => "number of pages",
+            Limit::Documents => "number of documents",
             Limit::UnpackedSize => "unpacked bytes of a layer",
             Limit::ExpansionRatio => "expansion ratio of a layer",
             Limit::Entries => "number of entries",

@@ -42,6 +42,11 @@ impl Endpoint {
         Endpoint(Arc::new(Inner { registry, name: name.to_owned(), own, mirrors }))
     }
 
+    /// The same without mirrors: what is changed must be read where it is changed.
+    pub(super) fn without_mirrors(&self) -> Endpoint {
+        Endpoint::new(self.0.registry.clone(), self.0.own.clone(), Vec::new(), &self.0.name)
+    }
+
     pub(super) fn registry(&self) -> &Registry {
         &self.0.registry
     }

@@ -5,6 +5,9 @@
 //!   one host only: certificates, mirrors, headers, limits.
 //! * [`Repository`] is one name on one host, with a method for each thing that can be asked.
 //! * [`CredentialSource`], [`Credentials`] and [`Login`] are who we are.
+//! * [`Listing`] is a list that comes in pages: tags, repositories, referrers. [`Search`] finds repositories, and
+//!   [`SearchHit`] is one.
+//! * [`BlobSource`] is a blob's bytes, to be sent.
 //! * [`RateLimit`] is how much a registry will give.
 //! * [`Retry`], [`Backoff`] and [`Never`] are when to try again.
 //!
@@ -43,6 +46,7 @@
 
 mod auth;
 mod builder;
+mod catalog;
 #[cfg(feature = "rustls")]
 mod certificates;
 mod challenge;
@@ -53,10 +57,15 @@ mod endpoint;
 mod fault;
 mod host;
 mod http;
+mod listing;
 mod pace;
+mod publish;
 mod rate;
+mod referrers;
 mod repository;
 mod retry;
+mod search;
+mod upload;
 mod url;
 
 use std::collections::HashMap;
@@ -93,6 +102,8 @@ pub use credentials::CredentialSource;
 pub use credentials::Credentials;
 pub use credentials::Login;
 pub use host::Host;
+pub use listing::Listing;
+pub(crate) use publish::InMemory;
 pub use rate::RateLimit;
 pub use repository::Blob;
 pub use repository::Repository;
@@ -100,6 +111,9 @@ pub use retry::Backoff;
 pub use retry::Failure;
 pub use retry::Never;
 pub use retry::Retry;
+pub use search::Search;
+pub use search::SearchHit;
+pub use upload::BlobSource;
 
 /// The host that serves `docker.io`.
 const DOCKER_HUB: &str = "registry-1.docker.io";
@@ -212,6 +226,11 @@ impl Registry {
             lock(&self.0.rates).insert(origin, rate);
         }
         Ok(response)
+    }
+
+    /// Sends a request to a host that must not know who we are.
+    fn send_as_nobody(&self, request: &Request<'_>) -> Result<Response> {
+        self.0.http.send(request)
     }
 
     /// Whether a mirror could not be talked to a short while ago.

@@ -139,6 +139,10 @@ impl Url {
         self
     }
 
+    pub(super) fn has_query(&self) -> bool {
+        self.target.contains('?')
+    }
+
     /// The whole address, with a query that may be secret.
     pub(super) fn full(&self) -> String {
         format!("{}{}", self.origin, self.target)
