@@ -50,7 +50,7 @@ pub enum Event<'a> {
         /// The layers, base first.
         layers: &'a [Descriptor],
     },
-    /// A blob is in the store already and is not transferred.
+    /// A blob is there already, in the store or at the registry that it would go to, and is not transferred.
     Reused {
         /// The blob.
         blob: &'a Descriptor,
@@ -80,12 +80,19 @@ pub enum Event<'a> {
         /// Why it failed.
         error: &'a Error,
     },
-    /// A blob is in the store, whole and verified.
+    /// A registry took a blob over from another of its repositories; it is not transferred.
+    Mounted {
+        /// The blob.
+        blob: &'a Descriptor,
+        /// The repository.
+        from: &'a str,
+    },
+    /// A blob is where it was to go, whole and verified.
     Finished {
         /// The blob.
         blob: &'a Descriptor,
     },
-    /// A name in the store now means this.
+    /// A name, in the store or at the registry, now means this.
     Tagged {
         /// The name.
         reference: &'a ImageReference,

@@ -178,6 +178,11 @@ impl Store {
 }
 
 impl Image {
+    /// The store that it is in.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The image's id: the digest of its configuration, which is the same in every compression.
     pub fn id(&self) -> Digest {
         self.parts.manifest.config().digest

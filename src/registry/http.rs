@@ -94,16 +94,6 @@ pub(super) trait Content {
     fn open(&self) -> Result<Box<dyn Read + '_>>;
 }
 
-impl Payload<'_> {
-    pub(super) fn len(&self) -> u64 {
-        match self {
-            Payload::None => 0,
-            Payload::Bytes(bytes) => bytes.len() as u64,
-            Payload::Stream(_, length) => *length,
-        }
-    }
-}
-
 #[derive(Clone)]
 pub(super) struct Request<'a> {
     pub(super) method: &'static str,

@@ -172,6 +172,11 @@ impl Repository {
         self.0.registry().retrying(watch, || upload::has(&self.0, blob, watch))
     }
 
+    /// Whether the other is a repository of the same registry, and not the same one.
+    pub(crate) fn is_beside(&self, other: &Repository) -> bool {
+        self.0.origin() == other.0.origin() && self.name() != other.name()
+    }
+
     /// Whether the repository itself, and no mirror, has a manifest or an index of this digest.
     pub(crate) fn has_document_watched(&self, document: &Descriptor, watch: &Watch<'_>) -> Result<bool> {
         let path = self.0.manifest_path(&Identifier::Digest(document.digest));
@@ -340,7 +345,7 @@ fn referrer(root: &Root) -> Value {
 }
 
 /// A blob in memory.
-pub(crate) struct InMemory<'a>(pub(crate) &'a [u8]);
+struct InMemory<'a>(&'a [u8]);
 
 impl BlobSource for InMemory<'_> {
     fn open(&self, offset: u64) -> Result<Box<dyn Read + '_>> {

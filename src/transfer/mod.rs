@@ -1,8 +1,12 @@
-//! Moving images: from a registry into a store.
+//! Moving images: from registries, to registries, between stores.
 //!
 //! * [`Pull`] is a pull that is being set up; [`Registry::pull`](crate::Registry::pull) makes one.
 //! * [`PullPolicy`] says when the registry is asked at all.
 //! * [`Pulled`] is what happened, [`PullStatus`] in one word, [`Transferred`] in bytes.
+//! * [`Freshness`] is what [`Registry::check`](crate::Registry::check) finds out: whether a pull would bring anything.
+//! * [`Push`] is a push that is being set up; [`Registry::push`](crate::Registry::push) and
+//!   [`Registry::copy`](crate::Registry::copy) make one. [`Copied`] is what happened.
+//! * [`copy()`] copies from any [`Source`] to any [`Target`]; [`Transfer`] is that, being set up.
 //!
 //! ```
 //! # use layercake::testing;
@@ -31,13 +35,29 @@
 //! # Ok::<(), layercake::Error>(())
 //! ```
 
+mod check;
+mod copy;
+mod ends;
 mod jobs;
 mod pull;
 mod pulled;
+mod push;
 mod run;
 
+use std::num::NonZeroUsize;
+
+pub use check::Freshness;
+pub use copy::Copied;
+pub use copy::Source;
+pub use copy::Target;
+pub use copy::Transfer;
+pub use copy::copy;
 pub use pull::Pull;
 pub use pull::PullPolicy;
 pub use pulled::PullStatus;
 pub use pulled::Pulled;
 pub use pulled::Transferred;
+pub use push::Push;
+
+/// How many blobs move at once, unless the caller says otherwise.
+const JOBS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");

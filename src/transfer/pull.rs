@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 
+use super::JOBS;
 use super::pulled::PullStatus;
 use super::pulled::Pulled;
 use super::pulled::Transferred;
@@ -25,9 +26,6 @@ use crate::reference::ImageReference;
 use crate::registry::Registry;
 use crate::store::Name;
 use crate::store::Store;
-
-/// How many blobs come at once, unless [`Pull::jobs`] says otherwise.
-const JOBS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 
 impl Registry {
     /// A pull of the image that this name means; [`Pull::to`] runs it. A name with neither tag nor digest means the
