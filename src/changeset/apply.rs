@@ -66,7 +66,7 @@ pub(crate) struct Applier<'a> {
     options: &'a Options<'a>,
     ground: Ground,
     report: Unpacked,
-    /// The paths of entries that were left out: hard links to them are too.
+    /// Where entries would be that were left out: hard links to them are left out too.
     left_out: HashSet<Vec<u8>>,
     /// The size of all files so far, holes counted.
     claimed: u64,
@@ -102,9 +102,10 @@ impl<'a> Applier<'a> {
         Ok(Applier { options, ground, report: Unpacked::default(), left_out: HashSet::new(), claimed: 0 })
     }
 
-    /// Goes on with what was done elsewhere: it is counted and reported too.
-    pub(crate) fn going_on(self, report: Unpacked) -> Applier<'a> {
-        Applier { report, ..self }
+    /// Goes on with what was done elsewhere, to the layers below: it is counted, reported and remembered too.
+    pub(crate) fn going_on(self, before: Applier<'a>) -> Applier<'a> {
+        let Applier { report, left_out, claimed, .. } = before;
+        Applier { report, left_out, claimed, ..self }
     }
 
     /// For a root that was made just now: it becomes what a root is that no layer describes.
@@ -198,7 +199,9 @@ impl<'a> Applier<'a> {
         if !is_made {
             return Ok(());
         }
-        self.left_out.remove(path);
+        if !self.left_out.is_empty() {
+            self.left_out.remove(&parent.folder.join(name));
+        }
         if self.ground.mark(&parent, name) { self.report.duplicate(path) } else { Ok(()) }
     }
 
@@ -317,7 +320,7 @@ impl<'a> Applier<'a> {
         let owner = self.owner(entry)?;
         let (kind, device) = match entry.kind {
             Type::CharDevice(0, 0) if self.ground.overlay.is_some() => {
-                return self.leave_out(at.path, "overlayfs would take the device 0/0 for a removal");
+                return self.leave_out(at, "overlayfs would take the device 0/0 for a removal");
             }
             Type::CharDevice(major, minor) => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
             Type::BlockDevice(major, minor) => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
@@ -331,7 +334,7 @@ impl<'a> Applier<'a> {
         if let (Err(error), _) = self.ground.make(at.parent, at.name, make)? {
             // What was in its place is gone in the layer's eyes, whether the device can be made or not.
             self.ground.clear_away(at.parent, at.name)?;
-            return self.leave_out(at.path, &format!("the device cannot be made: {error}"));
+            return self.leave_out(at, &format!("the device cannot be made: {error}"));
         }
         let node = self.open_node(at, kind, device)?;
         self.complete(&Made::path_only(&node), entry, owner, at)
@@ -360,16 +363,18 @@ impl<'a> Applier<'a> {
     /// One more name for what its target names. Nothing but the name is made (CVE-2021-32760).
     fn hard_link(&mut self, entry: &RawEntry, at: &Place<'_>) -> Result<bool> {
         let mut target = clean(&entry.link);
-        if self.left_out.contains(&target) {
-            return self.leave_out(at.path, "what it is one more name of was left out");
-        }
         if self.ground.overlay.is_some() {
             target = Overlay::bring_up(&mut self.ground, &target)?;
         }
         let (above, last) = split(&target);
         let shown = || String::from_utf8_lossy(&entry.link).into_owned();
         let missing = || invalid(format!("a hard link to {:?}, which is not there", shown()));
-        let Some(from) = self.ground.existing(above)? else { return missing() };
+        let from = self.ground.existing(above)?;
+        let target_place = from.as_ref().map_or_else(|| target.clone(), |from| from.folder.join(last));
+        if self.left_out.contains(&target_place) {
+            return self.leave_out(at, "what it is one more name of was left out");
+        }
+        let Some(from) = from else { return missing() };
         let Some(stat) = self.ground.look(&from.folder, last)? else { return missing() };
         let is_mark = |overlay: &Overlay| overlay.is_whiteout(&from.folder, last, &stat);
         if target.is_empty() || FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
@@ -399,9 +404,9 @@ impl<'a> Applier<'a> {
             .map_err(|error| self.ground.error("link", parent, name, error))
     }
 
-    fn leave_out(&mut self, path: &[u8], reason: &str) -> Result<bool> {
-        self.report.skip(path, SkippedPart::Entry, reason)?;
-        self.left_out.insert(path.to_vec());
+    fn leave_out(&mut self, at: &Place<'_>, reason: &str) -> Result<bool> {
+        self.report.skip(at.path, SkippedPart::Entry, reason)?;
+        self.left_out.insert(at.parent.folder.join(at.name));
         Ok(false)
     }
 

@@ -123,6 +123,11 @@ impl Made<'_> {
     }
 }
 
+/// Takes from a new directory what it has from the directory above, and would give to what is made in it.
+pub(crate) fn hand_nothing_on(directory: &impl AsFd) {
+    Made::new(directory).drop_inherited();
+}
+
 /// The names of the extended attributes of what is open, in whichever way.
 pub(super) fn xattr_names(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     let path = handle(fd);

@@ -61,6 +61,7 @@ use crate::event::Event;
 use crate::fs::rooted::Rooted;
 
 pub(crate) use apply::Applier;
+pub(crate) use attributes::hand_nothing_on;
 pub use entry::Entries;
 pub use entry::Entry;
 pub use entry::EntryKind;

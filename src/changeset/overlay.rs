@@ -179,8 +179,8 @@ impl Overlay {
         let Some(parent) = Overlay::resolve(ground, parent)? else { return Ok(()) };
         let path = join(&parent, name);
         let Some(overlay) = &ground.overlay else { return Ok(()) };
-        let is_known = overlay.lower.is_some();
-        if is_known && (overlay.below(&path)?.is_none() || Overlay::is_blocked(ground, &parent)?) {
+        let is_gone = overlay.lower.is_some() && overlay.below(&path)?.is_none();
+        if is_gone || Overlay::is_blocked(ground, &parent)? {
             return Ok(());
         }
         let parent = ground.parent(&parent)?;
@@ -207,11 +207,10 @@ impl Overlay {
             let names = overlay.names_below()?;
             return names.iter().try_for_each(|name| Overlay::whiteout(ground, name));
         }
-        if overlay.lower.is_some() {
-            let is_directory = |found: Found| FileType::from_raw_mode(found.stat.st_mode) == FileType::Directory;
-            if !overlay.below(&path)?.is_some_and(is_directory) || Overlay::is_blocked(ground, &path)? {
-                return Ok(());
-            }
+        let is_directory = |found: Found| FileType::from_raw_mode(found.stat.st_mode) == FileType::Directory;
+        let is_gone = overlay.lower.is_some() && !overlay.below(&path)?.is_some_and(is_directory);
+        if is_gone || Overlay::is_blocked(ground, &path)? {
+            return Ok(());
         }
         let directory = ground.parent(&path)?;
         let Some(overlay) = &ground.overlay else { return Ok(()) };
@@ -346,6 +345,7 @@ fn copy_directory(ground: &mut Ground, folder: &Folder, name: &[u8], found: &Fou
     ground.make_directory(&parent, name)?;
     let (directory, inode) = ground.open_directory(&parent, name)?;
     found.copy_owner_and_xattrs(&Made::new(&directory)).map_err(|error| found.fail(error))?;
+    ground.inherits |= attributes::hands_on(directory.as_fd());
     ground.note(inode, folder.join(name), found.stat.st_mode & 0o7777, found.mtime())
 }
 
@@ -372,6 +372,9 @@ fn copy_node(ground: &mut Ground, parent: &[u8], name: &[u8], found: &Found) -> 
     let fail = |error| found.fail(error);
     let copy = if path_only { copy } else { copy_content(found, copy)? };
     let made = if path_only { Made::path_only(&copy) } else { Made::new(&copy) };
+    if ground.inherits {
+        made.drop_inherited();
+    }
     found.copy_owner_and_xattrs(&made).map_err(fail)?;
     if kind != FileType::Symlink {
         made.set_mode(found.stat.st_mode & 0o7777).map_err(fail)?;

@@ -12,6 +12,8 @@ const META_PREFIX: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Where AUFS kept files that have several names: entries may be hard links to what lies here.
 pub(crate) const LINKS: &[u8] = b".wh..wh.plnk";
+/// Where it kept files that were open and had no name.
+const ORPHANS: &[u8] = b".wh..wh.orph/";
 
 /// What the name of an entry says that it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,9 @@ pub(crate) fn purpose(path: &[u8], longest: u64) -> Result<(Purpose, Vec<u8>)> {
         return Err(Error::limit(Limit::PathLength, longest));
     }
     let path = clean(path);
+    if path.starts_with(ORPHANS) {
+        return Ok((Purpose::Metadata, path));
+    }
     let (parent, name) = split(&path);
     let Some(hidden) = name.strip_prefix(PREFIX) else { return Ok((Purpose::Addition, path)) };
     match hidden {

@@ -11,6 +11,7 @@ use crate::changeset::Options;
 use crate::changeset::Tars;
 use crate::changeset::Unpacked;
 use crate::changeset::apply_next;
+use crate::changeset::hand_nothing_on;
 use crate::changeset::run;
 use crate::error::Context;
 use crate::error::Error;
@@ -118,7 +119,8 @@ fn flat(aside: &Aside, target: &Path, layers: &[Layer], tars: &mut Tars, options
 /// Each layer into a directory of its own, looking at those below.
 fn overlay(aside: &Aside, target: &Path, layers: &[Layer], tars: &mut Tars, options: &Options<'_>) -> Result<Unpacked> {
     let all = aside.open()?;
-    let mut done = Unpacked::default();
+    hand_nothing_on(&all);
+    let mut below: Option<Applier<'_>> = None;
     for (n, layer) in layers.iter().enumerate() {
         let open = |number: usize| {
             let path = target.join(number.to_string());
@@ -129,15 +131,18 @@ fn overlay(aside: &Aside, target: &Path, layers: &[Layer], tars: &mut Tars, opti
         rustix::fs::mkdirat(&all, (n + 1).to_string(), Mode::RWXU)
             .map_err(|error| Error::io("make a directory in", target, error.into()))?;
         let lower = (1..=n).rev().map(open).collect::<Result<_>>()?;
-        let mut applier = Applier::above(lower, open(n + 1)?, options)?.going_on(done);
+        let mut applier = Applier::above(lower, open(n + 1)?, options)?;
+        if let Some(below) = below.take() {
+            applier = applier.going_on(below);
+        }
         applier.describe_root()?;
         apply(&mut applier, n, layers.len(), layer, tars, options)?;
-        done = applier.into_report();
+        below = Some(applier);
     }
     // Everyone may look for the layers; what each shows is its own root's to say.
     rustix::fs::fchmod(&all, Mode::from_raw_mode(0o755))
         .map_err(|error| Error::io("set the mode of", target, error.into()))?;
-    Ok(done)
+    Ok(below.map(Applier::into_report).unwrap_or_default())
 }
 
 fn apply(
