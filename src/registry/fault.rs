@@ -61,6 +61,11 @@ pub(super) fn may_pass(error: &Error, has_reached: impl FnOnce(&str) -> bool) ->
     }
 }
 
+/// Whether a registry refused for good.
+pub(crate) fn is_refused(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Registry(error) if error.status < 500 && error.status != 429)
+}
+
 /// Reads at most `limit` bytes; one more is too many.
 pub(super) fn at_most(response: Response, limit: u64, exceeded: impl FnOnce() -> Error) -> Result<Vec<u8>> {
     if response.content_length().is_some_and(|length| length > limit) {

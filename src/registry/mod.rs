@@ -102,6 +102,7 @@ pub use credentials::CredentialSource;
 pub use credentials::Credentials;
 pub use credentials::Login;
 pub(crate) use download::Download;
+pub(crate) use fault::is_refused;
 pub use host::Host;
 pub use listing::Listing;
 pub use rate::RateLimit;

@@ -19,6 +19,7 @@ use crate::reference::Identifier;
 use crate::reference::ImageReference;
 use crate::registry::BlobSource;
 use crate::registry::Repository;
+use crate::registry::is_refused;
 use crate::store::Name;
 use crate::store::Store;
 use crate::verify::VerifiedReader;
@@ -143,7 +144,11 @@ impl Destination {
     /// Whether a blob is there; then it may be relied on.
     pub(super) fn has_blob(&self, blob: &Descriptor, watch: &Watch<'_>) -> Result<bool> {
         match self {
-            Destination::Registry(repository, _) => repository.has_blob_watched(blob, watch),
+            Destination::Registry(repository, _) => match repository.has_blob_watched(blob, watch) {
+                // An answer to HEAD has no words; the refusal of what follows does.
+                Err(error) if is_refused(&error) => Ok(false),
+                answer => answer,
+            },
             Destination::Store(store, _) if store.contains(blob)? => store.settle(blob).map(|()| true),
             Destination::Store(..) => Ok(false),
         }

@@ -23,6 +23,7 @@ use crate::platform::Platform;
 use crate::reference::Identifier;
 use crate::reference::ImageReference;
 use crate::registry::Repository;
+use crate::registry::is_refused;
 use crate::store::Name;
 use crate::store::Store;
 
@@ -232,9 +233,4 @@ impl<'a> Run<'a> {
         self.watch.tell(&Event::Tagged { reference, root });
         Ok(())
     }
-}
-
-/// Whether a registry refused for good.
-fn is_refused(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Registry(error) if error.status < 500 && error.status != 429)
 }

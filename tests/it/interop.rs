@@ -1,5 +1,7 @@
 //! Real registries and other tools, where they are installed.
 
+mod pushing;
+
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
@@ -47,10 +49,21 @@ impl DockerRegistry {
     }
 
     #[track_caller]
+    fn start_with_storage(directory: &Path, storage: &str) -> DockerRegistry {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        DockerRegistry::run(directory, port, "", storage)
+    }
+
+    #[track_caller]
     fn start_at(directory: &Path, port: u16, options: &str) -> DockerRegistry {
+        DockerRegistry::run(directory, port, options, "")
+    }
+
+    #[track_caller]
+    fn run(directory: &Path, port: u16, options: &str, storage: &str) -> DockerRegistry {
         fs::create_dir_all(directory).unwrap();
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n{storage}\
              http: {{addr: \"127.0.0.1:{port}\"}}\n{options}",
             directory.join("data").display()
         );
