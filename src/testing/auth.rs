@@ -1,28 +1,35 @@
-//! Who may read.
+//! Who may do what.
 
-use std::collections::HashMap;
-use std::time::Duration;
-use std::time::Instant;
+use std::fmt;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use percent_encoding::percent_decode_str;
 
 use super::answer::Answer;
+use super::clock::Clock;
+use super::endpoint::Endpoint;
 use super::request::Request;
+use super::tokens::Tokens;
 
 /// What the registry demands of its clients.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     login: Option<(String, String)>,
-    tokens: Option<Tokens>,
+    /// The only thing that logs in, if there is one.
+    pub(super) identity: Option<String>,
+    pub(super) tokens: Option<Tokens>,
+    /// The status of all answers to OAuth2's requests for tokens.
+    pub(super) without_oauth: Option<u16>,
+    /// What is granted at most, where that is not everything.
+    pub(super) grants: Option<Vec<String>>,
+    pub(super) clock: Option<Clock>,
 }
 
-#[derive(Debug)]
-struct Tokens {
-    realm: String,
-    life: Duration,
-    issued: HashMap<String, (Vec<String>, Instant)>,
+/// A kind of thing, its name and what may be done with it (distribution, "Token Scope Documentation").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Scope {
+    pub(super) resource: String,
+    pub(super) actions: Vec<String>,
 }
 
 impl Guard {
@@ -30,72 +37,98 @@ impl Guard {
         self.login = Some((username.to_owned(), password.to_owned()));
     }
 
-    pub(super) fn require_tokens(&mut self, realm: String, life: Duration) {
-        self.tokens = Some(Tokens { realm, life, issued: HashMap::new() });
-    }
-
-    pub(super) fn expire_tokens(&mut self) {
-        if let Some(tokens) = &mut self.tokens {
-            tokens.issued.clear();
-        }
-    }
-
     /// The answer to a request that may not pass.
-    pub(super) fn refuse(&self, request: &Request) -> Option<Answer> {
+    pub(super) fn refuse(&self, request: &Request, endpoint: Option<&Endpoint>) -> Option<Answer> {
+        if matches!(endpoint, Some(Endpoint::Search | Endpoint::SearchPing)) {
+            return None;
+        }
         let header = request.header("authorization").unwrap_or_default();
         match &self.tokens {
-            Some(tokens) => tokens.refuse(request, header),
+            Some(tokens) => {
+                let needed = endpoint.map(|endpoint| needed(endpoint, request)).unwrap_or_default();
+                tokens.refuse(header, &needed, self.clock.as_ref())
+            }
             None if self.may_log_in(header) => None,
             None => Some(unauthorized("Basic realm=\"layercake\"")),
         }
     }
 
-    /// The answer of the token server (distribution, "Token Authentication"): what is asked for is granted.
-    pub(super) fn issue(&mut self, request: &Request) -> Answer {
-        if !self.may_log_in(request.header("authorization").unwrap_or_default()) {
-            return unauthorized("Basic realm=\"tokens\"");
+    /// Whether this `Authorization` is of somebody known. A client that has an identity token and finds no OAuth2 sends
+    /// it as a password.
+    pub(super) fn may_log_in(&self, header: &str) -> bool {
+        match (&self.identity, &self.login) {
+            (Some(identity), _) => {
+                self.without_oauth.is_some() && basic(header).is_some_and(|(_, password)| password == *identity)
+            }
+            (None, Some(login)) => basic(header).as_ref() == Some(login),
+            (None, None) => true,
         }
-        let Some(tokens) = &mut self.tokens else { return Answer::error(404, "UNSUPPORTED", "no tokens here") };
-        let query = request.path.split_once('?').map(|(_, query)| query).unwrap_or_default();
-        let decode = |value: &str| percent_decode_str(value).decode_utf8_lossy().into_owned();
-        let scopes = query.split('&').filter_map(|pair| pair.strip_prefix("scope=")).map(decode).collect();
-        let token = format!("token-{:016x}", fastrand::u64(..));
-        tokens.issued.insert(token.clone(), (scopes, Instant::now() + tokens.life));
-        let body = serde_json::json!({ "token": token, "expires_in": tokens.life.as_secs() });
-        Answer::new(200, "application/json", body.to_string().into_bytes())
     }
 
-    fn may_log_in(&self, header: &str) -> bool {
-        let Some((username, password)) = &self.login else { return true };
-        header == format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{password}")))
+    pub(super) fn is_login(&self, username: &str, password: &str) -> bool {
+        let known = |(user, word): &(String, String)| user == username && word == password;
+        self.identity.is_none() && self.login.as_ref().is_none_or(known)
     }
 }
 
-impl Tokens {
-    fn refuse(&self, request: &Request, header: &str) -> Option<Answer> {
-        let scope = scope(&request.path);
-        let granted = header.strip_prefix("Bearer ").and_then(|token| self.issued.get(token));
-        let allows = |(scopes, expires): &(Vec<String>, Instant)| {
-            *expires > Instant::now() && (scope.is_empty() || scopes.contains(&scope))
-        };
-        if granted.is_some_and(allows) {
-            return None;
-        }
-        let mut challenge = format!("Bearer realm=\"{}\",service=\"layercake\"", self.realm);
-        if !scope.is_empty() {
-            challenge.push_str(&format!(",scope=\"{scope}\""));
-        }
-        Some(unauthorized(&challenge))
-    }
+/// Name and password of a `Basic` header.
+fn basic(header: &str) -> Option<(String, String)> {
+    let decoded = BASE64_STANDARD.decode(header.strip_prefix("Basic ")?).ok()?;
+    let text = String::from_utf8(decoded).ok()?;
+    let (username, password) = text.split_once(':')?;
+    Some((username.to_owned(), password.to_owned()))
 }
 
 /// What a token must allow for a request.
-fn scope(path: &str) -> String {
-    let path = path.strip_prefix("/v2/").unwrap_or_default();
-    let name = path.rsplit_once("/manifests/").or_else(|| path.rsplit_once("/blobs/"));
-    name.map(|(name, _)| format!("repository:{name}:pull")).unwrap_or_default()
+fn needed(endpoint: &Endpoint, request: &Request) -> Vec<Scope> {
+    if matches!(endpoint, Endpoint::Catalog) {
+        return vec![Scope::new("registry:catalog", &["*"])];
+    }
+    let Some(name) = endpoint.repository() else { return Vec::new() };
+    let session = matches!(endpoint, Endpoint::Uploads(_) | Endpoint::Upload(..));
+    let actions: &[&str] = match request.method.as_str() {
+        "GET" | "HEAD" if !session => &["pull"],
+        "DELETE" if !session => &["delete"],
+        _ => &["pull", "push"],
+    };
+    let mut needed = vec![Scope::of_repository(name.repository(), actions)];
+    // Without `from`, nobody can say which repository it will be.
+    if let (Some(_), Some(from)) = (request.parameter("mount"), request.parameter("from")) {
+        needed.push(Scope::of_repository(&from, &["pull"]));
+    }
+    needed
 }
 
-fn unauthorized(challenge: &str) -> Answer {
+impl Scope {
+    fn new(resource: &str, actions: &[&str]) -> Scope {
+        Scope { resource: resource.to_owned(), actions: actions.iter().map(|&action| action.to_owned()).collect() }
+    }
+
+    fn of_repository(name: &str, actions: &[&str]) -> Scope {
+        Scope::new(&format!("repository:{name}"), actions)
+    }
+
+    /// The scopes of a parameter, which are separated by spaces.
+    pub(super) fn parse_all(text: &str) -> impl Iterator<Item = Scope> {
+        text.split(' ').filter_map(|scope| {
+            let (resource, actions) = scope.rsplit_once(':')?;
+            Some(Scope::new(resource, &actions.split(',').collect::<Vec<_>>()))
+        })
+    }
+
+    /// Whether a token that has these allows this.
+    pub(super) fn is_within(&self, granted: &[Scope]) -> bool {
+        let same = || granted.iter().filter(|scope| scope.resource == self.resource);
+        self.actions.iter().all(|action| same().any(|scope| scope.actions.contains(action)))
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.resource, self.actions.join(","))
+    }
+}
+
+pub(super) fn unauthorized(challenge: &str) -> Answer {
     Answer::error(401, "UNAUTHORIZED", "authentication required").with("www-authenticate", challenge)
 }

@@ -12,6 +12,9 @@ use super::request::Request;
 /// first [`after`](Fault::after), for as many [`times`](Fault::times)), and what happens to them. Several things may
 /// happen to one answer. Of several faults that match, the first that was given acts.
 ///
+/// A request that is answered with another status, or not at all, has no effect, unless
+/// [`carry_out`](Fault::carry_out) says otherwise.
+///
 /// ```
 /// use std::time::Duration;
 /// use layercake::testing::Fault;
@@ -32,6 +35,9 @@ pub struct Fault {
     flip: Option<usize>,
     delay: Duration,
     pub(super) ignore_range: bool,
+    /// The connection breaks after this many bytes of the request's body.
+    pub(super) break_upload: Option<u64>,
+    pub(super) carry_out: bool,
     pub(super) delivery: Delivery,
 }
 
@@ -54,7 +60,7 @@ impl Fault {
         Fault { path: path.into(), ..Fault::default() }
     }
 
-    /// Only of requests with this method. Without it, of `GET` and `HEAD` alike.
+    /// Only of requests with this method. Without it, of all methods alike.
     pub fn method(self, method: &str) -> Fault {
         Fault { method: Some(method.to_owned()), ..self }
     }
@@ -133,6 +139,21 @@ impl Fault {
     pub fn hang_up(mut self) -> Fault {
         self.delivery.hang_up = true;
         self
+    }
+
+    /// The connection breaks after this many bytes of the request's body. An upload keeps them, and can go on from
+    /// there.
+    pub fn break_upload(self, bytes: u64) -> Fault {
+        Fault { break_upload: Some(bytes), ..self }
+    }
+
+    /// What the request asks for is done all the same: only the answer is another, or is lost.
+    pub fn carry_out(self) -> Fault {
+        Fault { carry_out: true, ..self }
+    }
+
+    pub(super) fn is_carried_out(&self) -> bool {
+        self.status.is_none() || self.carry_out
     }
 
     /// Whether this fault acts on the request; it counts those that it was asked about.

@@ -37,12 +37,29 @@
 
 mod answer;
 mod auth;
+mod blobs;
+mod body;
+mod clock;
+mod connection;
+mod contents;
+mod discovery;
+mod endpoint;
 mod fault;
 mod fixture;
+mod manifests;
+mod manners;
+mod refusal;
 mod request;
+mod search;
 mod server;
+mod service;
+mod tokens;
+mod uploads;
+mod wire;
 
+pub use clock::Clock;
 pub use fault::Fault;
 pub use fixture::Fixture;
 pub use request::Request;
+pub use search::SearchResult;
 pub use server::Registry;
