@@ -1,6 +1,7 @@
 //! What the library promises, theme by theme. Rules are cited by the numbers of the project's specification list.
 
 mod breakouts;
+mod conformance;
 mod documents;
 mod examples;
 mod faithful;

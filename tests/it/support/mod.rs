@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(feature = "registry"), allow(dead_code, reason = "without a client there is less to test"))]
 
+pub mod http;
 pub mod model;
 pub mod tape;
 pub mod tools;
