@@ -212,7 +212,8 @@ pub enum ErrorKind {
         /// How.
         reason: String,
     },
-    /// A way to sign in could not be used: a token server that answers rubbish, a realm that must not be trusted.
+    /// A way to sign in could not be used: a token server that answers rubbish, a realm that must not be trusted, a
+    /// configuration that cannot be understood, a credential helper that fails.
     Authentication {
         /// Why.
         reason: String,

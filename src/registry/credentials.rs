@@ -15,7 +15,7 @@ use crate::error::Result;
 
 /// The user name that credential helpers give with an identity token, and that goes with it where only a user name
 /// and a password are taken.
-const TOKEN_USER: &str = "<token>";
+pub(super) const TOKEN_USER: &str = "<token>";
 
 /// Who we are, to one host. [`Debug`](fmt::Debug) does not show it.
 #[derive(Clone, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 //! * [`Builder`] sets it up: credentials, time limits, what to do after failures, proxies; and [`Host`] what holds for
 //!   one host only: certificates, mirrors, headers, limits.
 //! * [`Repository`] is one name on one host, with a method for each thing that can be asked.
-//! * [`CredentialSource`], [`Credentials`] and [`Login`] are who we are.
+//! * [`CredentialSource`], [`Credentials`] and [`Login`] are who we are; [`DockerConfig`] is who we are by the files that
+//!   `docker login` and `podman login` leave.
 //! * [`Listing`] is a list that comes in pages: tags, repositories, referrers. [`Search`] finds repositories, and
 //!   [`SearchHit`] is one.
 //! * [`BlobSource`] is a blob's bytes, to be sent.
@@ -52,9 +53,11 @@ mod certificates;
 mod challenge;
 mod clock;
 mod credentials;
+mod docker_config;
 mod download;
 mod endpoint;
 mod fault;
+mod helper;
 mod host;
 mod http;
 mod listing;
@@ -101,6 +104,7 @@ pub use clock::Clock;
 pub use credentials::CredentialSource;
 pub use credentials::Credentials;
 pub use credentials::Login;
+pub use docker_config::DockerConfig;
 pub(crate) use download::Download;
 pub(crate) use fault::is_refused;
 pub use host::Host;

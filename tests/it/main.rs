@@ -27,6 +27,10 @@ mod chaos;
 #[cfg(feature = "registry")]
 mod crash;
 #[cfg(feature = "registry")]
+mod credentials;
+#[cfg(feature = "registry")]
+mod helpers;
+#[cfg(feature = "registry")]
 mod interop;
 #[cfg(feature = "registry")]
 mod pull;
