@@ -10,8 +10,6 @@ use super::pulled::Transferred;
 
 use crate::descriptor::Descriptor;
 use crate::error::Context;
-use crate::error::Error;
-use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::event::Event;
 use crate::event::Watch;
