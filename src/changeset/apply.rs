@@ -320,6 +320,7 @@ impl<'a> Applier<'a> {
         let owner = self.owner(entry)?;
         let (kind, device) = match entry.kind {
             Type::CharDevice(0, 0) if self.ground.overlay.is_some() => {
+                self.ground.clear_away(at.parent, at.name)?;
                 return self.leave_out(at, "overlayfs would take the device 0/0 for a removal");
             }
             Type::CharDevice(major, minor) => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
@@ -406,7 +407,12 @@ impl<'a> Applier<'a> {
 
     fn leave_out(&mut self, at: &Place<'_>, reason: &str) -> Result<bool> {
         self.report.skip(at.path, SkippedPart::Entry, reason)?;
-        self.left_out.insert(at.parent.folder.join(at.name));
+        let place = at.parent.folder.join(at.name);
+        if self.ground.overlay.as_ref().is_some_and(Overlay::knows_below) {
+            // It took the place of what lies below, for all that it is not there.
+            Overlay::whiteout(&mut self.ground, &place)?;
+        }
+        self.left_out.insert(place);
         Ok(false)
     }
 

@@ -66,6 +66,11 @@ impl Overlay {
         Overlay { namespace, lower }
     }
 
+    /// Whether there is anything to know of the layers below.
+    pub(super) fn knows_below(&self) -> bool {
+        self.lower.is_some()
+    }
+
     fn attribute(&self, name: &str) -> String {
         match self.namespace {
             Namespace::Trusted => format!("trusted.overlay.{name}"),

@@ -158,6 +158,18 @@ fn reclaim(above: &OwnedFd, prefix: &str) {
     }
 }
 
+/// Opens a new directory; also where a mask, or the list of the directory above, closes it to its owner.
+fn open_new(above: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    let open = |flags: OFlags| rustix::fs::openat(above, name, flags | OFlags::NOFOLLOW, Mode::empty());
+    match open(DIRECTORY) {
+        Err(Errno::ACCESS) => {
+            remove::unlock(open(DIRECTORY | OFlags::PATH)?.as_fd())?;
+            open(DIRECTORY)
+        }
+        result => result,
+    }
+}
+
 fn make(above: &OwnedFd, prefix: &str) -> Result<(String, OwnedFd), Errno> {
     loop {
         let aside = format!("{prefix}{:016x}", fastrand::u64(..));
@@ -166,8 +178,15 @@ fn make(above: &OwnedFd, prefix: &str) -> Result<(String, OwnedFd), Errno> {
             Err(Errno::EXIST) => continue,
             Err(error) => return Err(error),
         }
-        // Between these two calls another process may have taken it for left behind; then another one is made.
-        let Ok(fd) = rustix::fs::openat(above, &aside, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) else { continue };
+        let fd = match open_new(above, &aside) {
+            Ok(fd) => fd,
+            // Between these two calls another process may have taken it for left behind; then another one is made.
+            Err(Errno::NOENT) => continue,
+            Err(error) => {
+                let _ = rustix::fs::unlinkat(above, &aside, AtFlags::REMOVEDIR);
+                return Err(error);
+            }
+        };
         // Some network file systems lock no directories, with another error: nothing is reclaimed there.
         if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
             continue;

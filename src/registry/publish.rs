@@ -33,6 +33,7 @@ use crate::event::Watch;
 use crate::manifest::Root;
 use crate::media_type::MediaType;
 use crate::reference::Identifier;
+use crate::reference::ImageReference;
 
 /// How often a list of referrers is written before somebody else's changes are too many.
 const MAX_MERGES: usize = 5;
@@ -105,9 +106,11 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// Those of [`put`](Repository::put).
+    /// Those of [`put`](Repository::put); [`ErrorKind::InvalidReference`] if one of the tags is none.
     pub fn put_tags(&self, root: &Root, tags: &[&str]) -> Result<()> {
         let descriptor = root.descriptor();
+        let named = |tag: &&str| Ok(format!("host.example/name:{tag}").parse::<ImageReference>()?.identifier());
+        let identifiers = tags.iter().map(named).collect::<Result<Vec<Identifier>>>()?;
         let identifier = Identifier::Digest(descriptor.digest);
         let mut url = self.0.url(self.0.manifest_path(&identifier));
         for tag in tags {
@@ -129,8 +132,8 @@ impl Repository {
             }
             Err(error) => return Err(error),
         };
-        let missing = tags.iter().filter(|tag| !made.iter().any(|made| made == *tag));
-        missing.into_iter().try_for_each(|tag| self.put_watched(root, &Identifier::Tag((*tag).to_owned()), &watch))
+        let mut missing = tags.iter().zip(&identifiers).filter(|(tag, _)| !made.iter().any(|made| made == *tag));
+        missing.try_for_each(|(_, identifier)| self.put_watched(root, identifier, &watch))
     }
 
     /// Takes away a tag; or, by digest, a manifest or an index with all its tags (distribution-spec, "Content

@@ -35,6 +35,8 @@ mod interop;
 #[cfg(feature = "registry")]
 mod pull;
 #[cfg(feature = "registry")]
+mod push;
+#[cfg(feature = "registry")]
 mod resume;
 #[cfg(feature = "registry")]
 mod transport;
