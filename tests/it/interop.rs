@@ -35,7 +35,7 @@ use crate::support::tools::run;
 use crate::support::two_layers;
 
 /// Debian's `docker-registry`, on a port and a directory of its own.
-struct DockerRegistry {
+pub struct DockerRegistry {
     child: Child,
     port: u16,
     directory: PathBuf,
@@ -43,7 +43,7 @@ struct DockerRegistry {
 
 impl DockerRegistry {
     #[track_caller]
-    fn start(directory: &Path, options: &str) -> DockerRegistry {
+    pub fn start(directory: &Path, options: &str) -> DockerRegistry {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         DockerRegistry::start_at(directory, port, options)
     }
@@ -51,20 +51,27 @@ impl DockerRegistry {
     #[track_caller]
     fn start_with_storage(directory: &Path, storage: &str) -> DockerRegistry {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        DockerRegistry::run(directory, port, "", storage)
+        DockerRegistry::run(directory, port, "", storage, "")
+    }
+
+    /// With other settings of how it is spoken to.
+    #[track_caller]
+    pub fn start_with_http(directory: &Path, http: &str) -> DockerRegistry {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        DockerRegistry::run(directory, port, "", "", http)
     }
 
     #[track_caller]
     fn start_at(directory: &Path, port: u16, options: &str) -> DockerRegistry {
-        DockerRegistry::run(directory, port, options, "")
+        DockerRegistry::run(directory, port, options, "", "")
     }
 
     #[track_caller]
-    fn run(directory: &Path, port: u16, options: &str, storage: &str) -> DockerRegistry {
+    fn run(directory: &Path, port: u16, options: &str, storage: &str, http: &str) -> DockerRegistry {
         fs::create_dir_all(directory).unwrap();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n{storage}\
-             http: {{addr: \"127.0.0.1:{port}\"}}\n{options}",
+             http: {{addr: \"127.0.0.1:{port}\"{http}}}\n{options}",
             directory.join("data").display()
         );
         fs::write(directory.join("config.yml"), config).unwrap();
@@ -83,7 +90,7 @@ impl DockerRegistry {
         DockerRegistry { child, port, directory: directory.to_owned() }
     }
 
-    fn image(&self, name_: &str) -> ImageReference {
+    pub fn image(&self, name_: &str) -> ImageReference {
         name(&format!("127.0.0.1:{}/{name_}", self.port))
     }
 

@@ -29,7 +29,11 @@ mod crash;
 #[cfg(feature = "registry")]
 mod credentials;
 #[cfg(feature = "registry")]
+mod discovery;
+#[cfg(feature = "registry")]
 mod helpers;
+#[cfg(feature = "registry")]
+mod hosts;
 #[cfg(feature = "registry")]
 mod interop;
 #[cfg(feature = "registry")]
