@@ -1,5 +1,7 @@
 //! Who we are, to whom, and to nobody else.
 
+mod identity;
+
 use std::sync::Mutex;
 use std::time::Duration;
 
