@@ -7,21 +7,19 @@
 //!   layers of 40 MB is made.
 //! * `LAYERCAKE_BENCH_RUNS`: how many runs of each; 7 by default. Each round runs all, so that all see the same machine.
 
+#[path = "support/registry.rs"]
+mod registry;
 mod support;
 
 use std::fs;
-use std::net::TcpListener;
-use std::net::TcpStream;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Child;
 use std::process::Command;
-use std::process::Stdio;
-use std::time::Duration;
 
-use layercake::Store;
-use layercake::testing::Fixture;
+use registry::Registry;
+use registry::source;
 use support::Run;
+use support::example;
 use support::installed;
 use support::measure;
 use support::median;
@@ -45,7 +43,7 @@ fn main() {
     assert!(built.expect("cargo runs").success());
     let scratch = tempfile::tempdir().expect("a directory can be made");
     let registry = Registry::start(scratch.path());
-    let image = registry.fill(scratch.path());
+    let image = registry.fill(&source(scratch.path()));
 
     let mut clients = vec![
         Client { name: "layercake, durability off", command: |image, dir| ours(image, dir, true), runs: vec![] },
@@ -92,9 +90,7 @@ fn print(clients: &[Client]) {
 }
 
 fn ours(image: &str, directory: &Path, fast: bool) -> Command {
-    let bench = std::env::current_exe().expect("a bench is a file");
-    let release = bench.parent().and_then(Path::parent).expect("benches lie in target/release/deps");
-    let mut command = Command::new(release.join("examples/pull"));
+    let mut command = example("pull");
     command.arg("--quiet").arg("--store").arg(directory.join("store"));
     if fast {
         command.arg("--no-sync");
@@ -118,62 +114,4 @@ fn oci_client(image: &str, directory: &Path) -> Command {
 
 fn peer() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/target/release/layercake-peers")
-}
-
-struct Registry {
-    child: Child,
-    port: u16,
-}
-
-impl Registry {
-    fn start(scratch: &Path) -> Registry {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let port = listener.local_addr().expect("it has an address").port();
-        drop(listener);
-        let data = scratch.join("registry");
-        let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: \"127.0.0.1:{port}\"}}\n",
-            data.display()
-        );
-        let file = scratch.join("config.yml");
-        fs::write(&file, config).expect("a file can be written");
-        let mut command = Command::new("docker-registry");
-        let child = command.arg("serve").arg(file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let registry = Registry { child: child.expect("the registry starts"), port };
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        registry
-    }
-
-    /// Puts the image in. Returns its name.
-    fn fill(&self, scratch: &Path) -> String {
-        let source = std::env::var("LAYERCAKE_BENCH_IMAGE").unwrap_or_else(|_| made_image(scratch));
-        let name = format!("127.0.0.1:{}/bench/app:latest", self.port);
-        let mut copy = Command::new("skopeo");
-        copy.args(["copy", "-q", "--dest-tls-verify=false", &source, &format!("docker://{name}")]);
-        assert!(copy.status().expect("skopeo runs").success());
-        name
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Five layers that do not compress.
-fn made_image(scratch: &Path) -> String {
-    let store = Store::create(scratch.join("made")).expect("a store can be made");
-    let mut fixture = Fixture::new("linux/amd64".parse().expect("it is a platform"));
-    for seed in 0..5 {
-        let mut noise = vec![0; 40 << 20];
-        fastrand::Rng::with_seed(seed).fill(&mut noise);
-        fixture = fixture.layer(&[("noise", &noise)]);
-    }
-    fixture.tag(&store, &"bench/app".parse().expect("it is a name")).expect("an image can be made");
-    format!("oci:{}:docker.io/bench/app:latest", store.path().display())
 }

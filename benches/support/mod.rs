@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each bench uses a part of this")]
 
+use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,6 +14,13 @@ pub struct Run {
     pub wall: Duration,
     /// The most memory it had, in KiB; looked up every two milliseconds.
     pub memory: u64,
+}
+
+/// An example of this crate, built as benches are.
+pub fn example(name: &str) -> Command {
+    let bench = std::env::current_exe().expect("a bench is a file");
+    let release = bench.parent().and_then(Path::parent).expect("benches lie in target/release/deps");
+    Command::new(release.join("examples").join(name))
 }
 
 /// Runs a program to its end, which must be a good one.
