@@ -2,11 +2,12 @@
 //!
 //! Without a name it starts a registry in this process, with a small image for two platforms, and pulls that.
 
+#[path = "support/login.rs"]
+mod login;
 mod support;
 #[path = "support/transcript.rs"]
 mod transcript;
 
-use std::io;
 use std::process::ExitCode;
 
 use layercake::Durability;
@@ -15,25 +16,23 @@ use layercake::ErrorKind;
 use layercake::ImageReference;
 use layercake::Registry;
 use layercake::Store;
-use layercake::registry::Login;
 use layercake::testing;
 use layercake::transfer::PullPolicy;
 use lexopt::prelude::*;
+use login::Client;
 use transcript::Transcript;
 
 const USAGE: &str = "usage: pull [--store DIR] [--platform OS/ARCH[/VARIANT]] [--policy always|missing|never] \
-                     [--jobs N] [--no-sync] [--username U --password-stdin] [--plain-http] [--quiet] [NAME]";
+                     [--jobs N] [--no-sync] [--quiet]";
 
 #[derive(Default)]
 struct Options {
     common: support::Common,
+    client: Client,
     name: Option<String>,
     policy: PullPolicy,
     jobs: Option<usize>,
     durability: Durability,
-    username: Option<String>,
-    password_stdin: bool,
-    plain_http: bool,
     quiet: bool,
 }
 
@@ -42,7 +41,7 @@ fn main() -> ExitCode {
 }
 
 fn pull() -> support::Result {
-    let Some(options) = parse()? else { return support::print(USAGE) };
+    let Some(options) = parse()? else { return support::print(&format!("{USAGE} {} [NAME]", login::USAGE)) };
     let store = Store::open_or_create(options.common.store_path()?)?.with_durability(options.durability);
     let demo = if options.name.is_none() { Some(Demo::start()?) } else { None };
     let name = options.name.clone().or(demo.as_ref().map(|demo| demo.name())).unwrap_or_default();
@@ -51,7 +50,7 @@ fn pull() -> support::Result {
         println!("Using default tag: latest");
     }
     let image = image.or_latest();
-    let registry = registry(&options, image.host())?;
+    let registry = if demo.is_some() { Registry::new() } else { options.client.registry(image.host())? };
     let transcript = Transcript::new(&image, options.quiet);
     let mut pull = registry.pull(&image).policy(options.policy).observer(&transcript);
     if let Some(platform) = options.common.platform {
@@ -73,13 +72,13 @@ fn parse() -> support::Result<Option<Options>> {
             Long("policy") => options.policy = policy(&support::text(&mut args)?)?,
             Long("jobs") => options.jobs = Some(args.value()?.parse()?),
             Long("no-sync") => options.durability = Durability::None,
-            Long("username") | Short('u') => options.username = Some(support::text(&mut args)?),
-            Long("password-stdin") => options.password_stdin = true,
-            Long("plain-http") => options.plain_http = true,
             Long("quiet") | Short('q') => options.quiet = true,
+            Short('u') => drop(options.client.take("username", &mut args)?),
             Long(option) => {
                 let option = option.to_owned();
-                options.common.take(&option, &mut args)?;
+                if !options.client.take(&option, &mut args)? {
+                    options.common.take(&option, &mut args)?;
+                }
             }
             Value(name) if options.name.is_none() => options.name = Some(support::argument(name)?),
             other => return Err(other.unexpected().into()),
@@ -95,23 +94,6 @@ fn policy(text: &str) -> support::Result<PullPolicy> {
         "never" => Ok(PullPolicy::Never),
         other => Err(format!("unknown policy {other:?}: always, missing or never").into()),
     }
-}
-
-fn registry(options: &Options, host: &str) -> support::Result<Registry> {
-    let mut builder = Registry::builder();
-    if options.plain_http {
-        builder = builder.plain_http(host);
-    }
-    match (&options.username, options.password_stdin) {
-        (Some(username), true) => {
-            let mut password = String::new();
-            io::stdin().read_line(&mut password)?;
-            builder = builder.credentials(Login::new(host, username, password.trim_end_matches(['\n', '\r'])));
-        }
-        (None, false) => {}
-        _ => return Err("--username and --password-stdin go together".into()),
-    }
-    Ok(builder.build()?)
 }
 
 /// What Docker's users look for, and then what really happened.

@@ -1,5 +1,6 @@
 //! Container images as a library: names, documents, layers, a store on disk that many processes share, and a blocking
-//! client for registries. No daemon, no async runtime, no OpenSSL, no child processes, no global state.
+//! client for registries. No daemon, no async runtime, no OpenSSL, no global state, and no child processes but the
+//! credential helpers that you ask for.
 //!
 //! ```no_run
 //! # #[cfg(feature = "registry")]

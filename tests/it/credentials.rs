@@ -14,6 +14,7 @@ use layercake::registry::CredentialSource;
 use layercake::registry::Credentials;
 use layercake::registry::DockerConfig;
 use layercake::testing;
+use layercake::testing::Fault;
 use layercake::testing::Fixture;
 use serde_json::Value;
 use serde_json::json;
@@ -203,7 +204,7 @@ fn an_unreadable_file_is_an_error_of_the_system() {
     }
     let scratch = Scratch::new();
     fs::write(scratch.path("config.json"), "{}").unwrap();
-    fs::set_permissions(scratch.path("config.json"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(scratch.path("config.json"), fs::Permissions::from_mode(0o000)).unwrap();
     assert_kind!(failure(DockerConfig::open(scratch.path("config.json"))), ErrorKind::Io { .. });
 }
 
@@ -261,7 +262,7 @@ fn pull(config: DockerConfig, image: &ImageReference) -> layercake::Result<()> {
     quick().credentials(config).build().unwrap().pull(image).to(&scratch.store("store")).map(drop)
 }
 
-/// A5, A3: each kind of entry, up to the registry.
+/// A5: a password, up to the registry.
 #[test]
 fn a_configuration_signs_in() {
     let (served, image) = Served::with(&Fixture::demo());
@@ -276,6 +277,25 @@ fn a_configuration_signs_in() {
     assert_no_secret(&format!("{error} {error:?}"));
     served.registry.require_tokens(Duration::from_secs(300));
     pull(config(login("alice", PASSWORD)), &image).unwrap();
+}
+
+/// A3: an identity token goes to the token server only, in a form or, where that knows no forms, as a password; and a
+/// registry token to the registry as it is.
+#[test]
+fn tokens_of_a_configuration_sign_in() {
+    let (served, image) = Served::with(&Fixture::demo());
+    let config = |entry: Value| parse(&json!({ "auths": { image.host(): entry } }));
+    served.registry.require_login("<token>", "refresh");
+    served.registry.require_tokens(Duration::from_secs(300));
+    served.registry.fault(Fault::on("/token").times(1).status(405));
+    pull(config(json!({ "auth": "MDAwMDAwMDA6", "identitytoken": "refresh" })), &image).unwrap();
+    assert_eq!((served.count("POST", "/token"), served.count("GET", "/token")), (1, 1));
+    served.registry.clear_requests();
+    let error = failure(pull(config(json!({ "registrytoken": "opaque" })), &image));
+    assert_kind!(error, ErrorKind::Registry(refusal) if refusal.status == 401);
+    let headers: Vec<_> =
+        served.registry.requests().iter().map(|r| r.header("authorization").map(str::to_owned)).collect();
+    assert_eq!(headers, [None, Some("Bearer opaque".to_owned())]);
 }
 
 /// Case 175: with credentials for one registry, another sees none, and no Authorization at all.

@@ -282,6 +282,83 @@ mod pull {
         assert_fails(pull(&store, &["--username", "alice", "app"]), "--username and --password-stdin go together");
     }
 
+    /// A5: as whoever signed in with Docker or podman.
+    #[test]
+    fn pull_signs_in_as_dockers_and_podmans_files_say() {
+        let (served, image) = Served::with(&Fixture::demo());
+        served.registry.require_login("alice", "secret");
+        let store = served.scratch.path("store");
+        let home = served.scratch.dir("home");
+        fs::create_dir_all(home.join(".docker")).unwrap();
+        // base64 of `alice:secret`
+        let config = serde_json::json!({ "auths": { image.host(): { "auth": "YWxpY2U6c2VjcmV0" } } }).to_string();
+        fs::write(home.join(".docker/config.json"), &config).unwrap();
+        fs::write(served.scratch.path("auth.json"), &config).unwrap();
+        for (variable, value) in [
+            ("HOME", home.clone()),
+            ("DOCKER_CONFIG", home.join(".docker")),
+            ("REGISTRY_AUTH_FILE", served.scratch.path("auth.json")),
+        ] {
+            let mut command = example("pull");
+            command.env(variable, value).arg("--store").arg(&store).args(["--quiet", &image.to_string()]);
+            assert_eq!(run(&mut command).ok(), format!("{image}\n"), "{variable}");
+        }
+        fs::write(home.join(".docker/config.json"), "secret").unwrap();
+        let mut command = example("pull");
+        command.env("HOME", &home).arg("--store").arg(&store).arg(image.to_string());
+        assert_fails(run(&mut command), ".docker/config.json: it is no JSON: ");
+    }
+
+    /// A server that speaks TLS, by nobody that anybody trusts, and has nothing.
+    #[cfg(feature = "rustls")]
+    fn empty_registry() -> std::net::SocketAddr {
+        use rustls::pki_types::PrivateKeyDer;
+        use std::io::Read;
+        use std::io::Write;
+        use std::sync::Arc;
+        let certificate = include_bytes!("support/tls/self-signed.der").as_slice();
+        let key = include_bytes!("support/tls/self-signed.key.der").as_slice();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.into()], PrivateKeyDer::try_from(key).expect("it is a key"));
+        let config = Arc::new(config.unwrap());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let tls = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut stream = rustls::StreamOwned::new(tls, connection.unwrap());
+                if stream.read(&mut [0; 4096]).is_ok() {
+                    let _ =
+                        stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                }
+            }
+        });
+        address
+    }
+
+    /// X5: what it takes to speak to a host whose certificate nobody vouches for.
+    #[cfg(feature = "rustls")]
+    #[test]
+    fn pull_trusts_whom_it_is_told_to() {
+        use base64::Engine;
+        let scratch = Scratch::new();
+        let (store, pem) = (scratch.path("store"), scratch.path("ca.pem"));
+        let certificate =
+            base64::prelude::BASE64_STANDARD.encode(include_bytes!("support/tls/self-signed.der").as_slice());
+        let text = format!("-----BEGIN CERTIFICATE-----\n{certificate}\n-----END CERTIFICATE-----\n");
+        fs::write(&pem, text).unwrap();
+        let image = format!("{}/app:1", empty_registry());
+        let pem = pem.to_str().unwrap();
+        assert_fails(pull(&store, &["--insecure", &image]), &format!("manifest for {image} not found"));
+        // It vouches for others only, not for itself.
+        assert_fails(pull(&store, &["--ca", pem, &image]), "no secure connection to");
+        assert_fails(pull(&store, &["--ca", "/nowhere/ca.pem", &image]), "/nowhere/ca.pem: No such file");
+        assert_fails(pull(&store, &["--ca", pem, "--plain-http", &image]), "--plain-http goes neither with");
+    }
+
     #[test]
     fn pull_fails_in_one_line() {
         let (served, image) = Served::with(&Fixture::demo());

@@ -78,15 +78,19 @@ const HELPER_LIMIT: Duration = Duration::from_secs(30);
 /// the same host, and `host`, `host:5000` and `host.example.com` are three. `docker.io`, `index.docker.io`,
 /// `registry-1.docker.io` and `https://index.docker.io/v1/` are one.
 ///
-/// An entry that cannot be understood, and a helper that fails, is an error where it would have been used: there is no
-/// going on without it, or with less. What is empty says nothing.
+/// An entry that cannot be understood, and a helper that fails, is an error where it would have been used, an
+/// [`ErrorKind::Authentication`] that names file and entry and no secret: there is no going on without it, or with
+/// less. What is empty says nothing.
 ///
 /// # Helpers
 ///
 /// `docker-credential-NAME` is run with `get` when a registry demands credentials, each time. It is looked for in the
 /// directories of `PATH`, has [30 seconds](DockerConfig::helper_timeout) and may print 64 KiB; it sees this process's
 /// environment and the name of the server, and no secret. It runs in a process group of its own, which is killed when
-/// its time is over.
+/// its time is over; so it can open windows, but not read from the terminal.
+///
+/// What it answered is used for as long as the client lives, where the registry takes passwords; a registry with a
+/// token server has it asked again for each token.
 ///
 /// # Files
 ///

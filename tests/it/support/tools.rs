@@ -28,14 +28,17 @@ impl Ran {
     }
 }
 
-/// An example of this crate, which `cargo test` builds beside the tests.
+/// An example of this crate, which `cargo test` builds beside the tests. It finds nobody's stores and passwords.
 pub fn example(name: &str) -> Command {
     let test = std::env::current_exe().expect("a test is a file");
     let profile = test.parent().and_then(Path::parent).expect("tests lie in target/*/deps");
     let path = profile.join("examples").join(name);
     assert!(path.exists(), "{} is not built: run `cargo test` without naming targets", path.display());
     let mut command = Command::new(path);
-    command.env_remove("LAYERCAKE_STORE").stdin(Stdio::null());
+    for variable in ["LAYERCAKE_STORE", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"] {
+        command.env_remove(variable);
+    }
+    command.env("HOME", "/dev/null").stdin(Stdio::null());
     command
 }
 
