@@ -14,6 +14,8 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// How many bytes of a body came; known once the request was answered.
     pub body_length: u64,
+    /// The client wants the connection closed after the answer.
+    pub(super) is_last: bool,
 }
 
 impl Request {

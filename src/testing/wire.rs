@@ -26,12 +26,14 @@ pub(super) fn read_request(connection: &mut &TcpStream, buffer: &mut Vec<u8>) ->
         match parsed.parse(buffer) {
             Ok(httparse::Status::Complete(length)) => {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                let request = Request {
+                let mut request = Request {
                     method: parsed.method.unwrap_or_default().to_owned(),
                     path: parsed.path.unwrap_or_default().to_owned(),
                     headers: parsed.headers.iter().map(|h| (h.name.to_owned(), text(h.value))).collect(),
                     body_length: 0,
+                    is_last: parsed.version == Some(0),
                 };
+                request.is_last |= request.header("connection").is_some_and(|c| c.eq_ignore_ascii_case("close"));
                 buffer.drain(..length);
                 return Ok(Some(request));
             }
@@ -60,7 +62,7 @@ pub(super) fn send(
     for (name, value) in &answer.headers {
         write!(out, "{name}: {value}\r\n")?;
     }
-    if !at_end {
+    if !at_end || request.is_last {
         write!(out, "connection: close\r\n")?;
     }
     let own_length = answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
@@ -73,7 +75,7 @@ pub(super) fn send(
     }
     if request.is_head() {
         out.flush()?;
-        return Ok(at_end);
+        return Ok(at_end && !request.is_last);
     }
     let mut body = answer.content.into_reader();
     if let Some((bytes, pause)) = delivery.stall {
@@ -88,7 +90,7 @@ pub(super) fn send(
     }
     out.flush()?;
     // An answer with a length of its own may be followed by bytes that are no next answer.
-    Ok(delivery.truncate.is_none() && !own_length && at_end)
+    Ok(delivery.truncate.is_none() && !own_length && at_end && !request.is_last)
 }
 
 /// Lets the client read its answer: a connection that is closed while bytes are on their way is reset.

@@ -134,3 +134,11 @@ fn a_stopped_registry_breaks_uploads_off() {
     let expected = [ErrorKind::ConnectionReset, ErrorKind::InvalidData, ErrorKind::UnexpectedEof];
     assert!(expected.contains(&error.kind()), "{error:?}");
 }
+
+/// A client that wants one answer gets it, and the connection's end.
+#[test]
+fn a_connection_is_closed_if_the_client_wants() {
+    let (_served, mut http) = start();
+    http.send("GET", "/v2/", &[("connection", "close")], b"").ok(200);
+    assert!(http.try_receive("GET").is_err());
+}
