@@ -9,6 +9,8 @@ use super::request::Request;
 
 /// The most bytes of a body that nobody wants, and which are read all the same to get at the next request.
 const MAX_DRAINED: u64 = 32 << 20;
+/// The most bytes that are kept for those who look at requests.
+const MAX_KEPT: usize = 64 << 10;
 /// The most bytes of a line between chunks.
 const MAX_LINE: usize = 1024;
 
@@ -22,6 +24,7 @@ pub(super) struct Body<'a> {
     awaits: bool,
     length: Option<u64>,
     read: u64,
+    beginning: Vec<u8>,
     /// The connection is to break after this many bytes.
     breaks: Option<u64>,
     broken: bool,
@@ -51,7 +54,17 @@ impl<'a> Body<'a> {
             _ => Framing::Ended,
         };
         let awaits = request.header("expect").is_some_and(|expect| expect.eq_ignore_ascii_case("100-continue"));
-        Ok(Body { connection, buffer, framing, awaits, length, read: 0, breaks: None, broken: false })
+        Ok(Body {
+            connection,
+            buffer,
+            framing,
+            awaits,
+            length,
+            read: 0,
+            beginning: Vec::new(),
+            breaks: None,
+            broken: false,
+        })
     }
 
     pub(super) fn break_after(&mut self, bytes: Option<u64>) {
@@ -66,6 +79,11 @@ impl<'a> Body<'a> {
     /// How many bytes were read so far.
     pub(super) fn count(&self) -> u64 {
         self.read
+    }
+
+    /// The first bytes that were read.
+    pub(super) fn take_beginning(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.beginning)
     }
 
     /// Whether the connection is of no use any more.
@@ -157,6 +175,8 @@ impl<'a> Body<'a> {
         let count = usize::try_from(most).unwrap_or(usize::MAX);
         buffer[..count].copy_from_slice(&self.buffer[..count]);
         self.buffer.drain(..count);
+        let kept = count.min(MAX_KEPT - self.beginning.len());
+        self.beginning.extend_from_slice(&buffer[..kept]);
         self.read += most;
         self.framing = match self.framing {
             Framing::Length(left) if left == most => Framing::Ended,

@@ -65,9 +65,10 @@ impl Shared {
         number
     }
 
-    fn record_length(&self, number: u64, length: u64) {
+    fn record_body(&self, number: u64, body: &mut Body<'_>) {
         if let Some((_, request)) = lock(&self.requests).iter_mut().find(|(found, _)| *found == number) {
-            request.body_length = length;
+            request.body_length = body.count();
+            request.body = body.take_beginning();
         }
     }
 }
@@ -111,7 +112,7 @@ fn converse(shared: &Shared, mut connection: &TcpStream) -> io::Result<()> {
         body.break_after(fault.break_upload);
         let answer = respond(shared, &request, &mut body, &fault);
         body.drain();
-        shared.record_length(number, body.count());
+        shared.record_body(number, &mut body);
         if body.is_broken() || fault.delivery.hang_up {
             return Ok(());
         }

@@ -190,7 +190,10 @@ impl Contents {
     /// Makes sure that the repository has what it has, whatever becomes of its names.
     fn keep(&self, repository: &ImageReference) -> Result<()> {
         if let Some(members) = self.find_members(repository)? {
-            self.change(repository, |record| record.has = members);
+            self.change(repository, |record| {
+                record.has.manifests.extend(members.manifests);
+                record.has.blobs.extend(members.blobs);
+            });
         }
         Ok(())
     }

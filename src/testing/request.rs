@@ -12,8 +12,10 @@ pub struct Request {
     pub path: String,
     /// Names and values, in their order.
     pub headers: Vec<(String, String)>,
-    /// How many bytes of a body came; known once the request was answered.
+    /// How many bytes of a body came; known before the answer is sent.
     pub body_length: u64,
+    /// The body, or its first 64 KiB; known at the same time.
+    pub body: Vec<u8>,
     /// The client wants the connection closed after the answer.
     pub(super) is_last: bool,
 }

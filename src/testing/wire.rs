@@ -31,6 +31,7 @@ pub(super) fn read_request(connection: &mut &TcpStream, buffer: &mut Vec<u8>) ->
                     path: parsed.path.unwrap_or_default().to_owned(),
                     headers: parsed.headers.iter().map(|h| (h.name.to_owned(), text(h.value))).collect(),
                     body_length: 0,
+                    body: Vec::new(),
                     is_last: parsed.version == Some(0),
                 };
                 request.is_last |= request.header("connection").is_some_and(|c| c.eq_ignore_ascii_case("close"));

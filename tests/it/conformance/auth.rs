@@ -138,6 +138,8 @@ fn a_password_is_changed_for_a_refresh_token() {
     let reply = post(&mut http, &format!("grant_type=refresh_token&refresh_token={refresh}")).ok(200);
     bear(&mut http, "GET", "/v2/app/tags/list", &token_of(&reply, "access_token")).ok(404);
     post(&mut http, "grant_type=refresh_token&refresh_token=rubbish").ok(401);
+    let seen = served.registry.requests().pop().unwrap();
+    assert!(seen.body.ends_with(b"&grant_type=refresh_token&refresh_token=rubbish"));
     assert_eq!(post(&mut http, "grant_type=magic").ok(400).json()["error"], "unsupported_grant_type");
     let offline = http.send("GET", "/token?offline_token=true", &[LOGIN], b"").ok(200);
     token_of(&offline, "refresh_token");

@@ -154,4 +154,7 @@ fn lists_can_go_in_circles() {
     let link = "</v2/app/tags/list?n=1>; rel=\"next\"";
     served.registry.fault(Fault::on("/tags/list").header("link", link));
     assert_eq!(http.ask("GET", "/v2/app/tags/list?n=1").ok(200).header("link"), Some(link));
+    let link = "</v2/_catalog>; rel=\"next\"";
+    served.registry.fault(Fault::on("/v2/_catalog").header("link", link));
+    assert_eq!(http.ask("GET", "/v2/_catalog").ok(200).header("link"), Some(link));
 }

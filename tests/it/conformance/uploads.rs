@@ -301,3 +301,23 @@ fn a_large_blob_is_streamed() {
     let reply = http.ask("GET", &format!("/v2/app/blobs/{digest}")).ok(200);
     assert_eq!(Digest::of(Algorithm::Sha512, &reply.body), digest);
 }
+
+/// All blobs of an image arrive side by side, and none is lost to another.
+#[test]
+fn many_clients_push_at_once() {
+    let (served, mut http) = start();
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let host = served.registry.host();
+            scope.spawn(move || {
+                let mut http = Http::connect(&host);
+                let image = super::image(&mut http, "app", &[format!("layer {n}").as_bytes()]);
+                super::put(&mut http, "app", &n.to_string(), &image).ok(201);
+            });
+        }
+    });
+    for n in 0..8 {
+        http.ask("GET", &format!("/v2/app/manifests/{n}")).ok(200);
+        http.ask("GET", &format!("/v2/app/blobs/{}", Digest::sha256(format!("layer {n}").as_bytes()))).ok(200);
+    }
+}

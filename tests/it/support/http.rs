@@ -35,7 +35,6 @@ impl Http {
         self.receive(method)
     }
 
-    /// Sends a request without a body.
     #[track_caller]
     pub fn ask(&mut self, method: &str, path: &str) -> Reply {
         self.send(method, path, &[], b"")
@@ -65,12 +64,11 @@ impl Http {
         self.raw(head.as_bytes());
     }
 
-    /// Sends bytes. That the server has hung up shows when its answer is read.
+    /// That the server has hung up shows when its answer is read.
     pub fn raw(&mut self, bytes: &[u8]) {
         let _ = self.0.get_mut().write_all(bytes);
     }
 
-    /// Reads an answer.
     #[track_caller]
     pub fn receive(&mut self, method: &str) -> Reply {
         self.try_receive(method).expect("the server answers")
@@ -99,12 +97,10 @@ impl Http {
 }
 
 impl Reply {
-    /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    /// Where the server says to go on.
     #[track_caller]
     pub fn location(&self) -> &str {
         self.header("location").unwrap_or_else(|| panic!("no Location in {self:?}"))
@@ -121,7 +117,7 @@ impl Reply {
         assert_eq!((self.status, self.json()["errors"][0]["code"].as_str()), (status, Some(code)), "{self:?}");
     }
 
-    /// The same answer, if it has this status.
+    /// The same, if it has this status.
     #[track_caller]
     pub fn ok(self, status: u16) -> Reply {
         assert_eq!(self.status, status, "{self:?}, {}", String::from_utf8_lossy(&self.body));
