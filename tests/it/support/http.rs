@@ -1,4 +1,4 @@
-//! A client that sends what it is told, and shows what came back.
+//! A client that sends what it is told.
 
 use std::io::BufRead;
 use std::io::BufReader;
@@ -23,11 +23,11 @@ impl Http {
     pub fn connect(host: &str) -> Http {
         let connection = TcpStream::connect(host).expect("the server listens");
         connection.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit can be set");
+        connection.set_nodelay(true).expect("the option is known");
         Http(BufReader::new(connection))
     }
 
     /// Sends a request with a body of known length.
-    #[track_caller]
     pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
         self.head(method, path, headers);
         self.raw(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
@@ -35,13 +35,11 @@ impl Http {
         self.receive(method)
     }
 
-    #[track_caller]
     pub fn ask(&mut self, method: &str, path: &str) -> Reply {
         self.send(method, path, &[], b"")
     }
 
     /// Sends a request with a body whose length is not said before.
-    #[track_caller]
     pub fn send_chunked(&mut self, method: &str, path: &str, headers: &[(&str, &str)], chunks: &[&[u8]]) -> Reply {
         self.head(method, path, headers);
         self.raw(b"transfer-encoding: chunked\r\n\r\n");
@@ -54,8 +52,7 @@ impl Http {
         self.receive(method)
     }
 
-    /// The first lines of a request, up to its last header.
-    #[track_caller]
+    /// The first lines of a request.
     pub fn head(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) {
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: registry\r\n");
         for (name, value) in headers {
@@ -69,7 +66,6 @@ impl Http {
         let _ = self.0.get_mut().write_all(bytes);
     }
 
-    #[track_caller]
     pub fn receive(&mut self, method: &str) -> Reply {
         self.try_receive(method).expect("the server answers")
     }
@@ -106,7 +102,6 @@ impl Reply {
         self.header("location").unwrap_or_else(|| panic!("no Location in {self:?}"))
     }
 
-    #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
