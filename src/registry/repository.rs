@@ -36,7 +36,7 @@ pub type Blob = VerifiedReader<BlobBody>;
 #[derive(Debug)]
 pub struct BlobBody(Download);
 
-/// One name on one host, and what can be asked of it. Made by [`Registry::repository`]; cheap to clone.
+/// One name on one host, and what can be asked of it. Made by [`Registry::repository`](super::Registry::repository); cheap to clone.
 ///
 /// Each method makes the requests that its one question needs, and repeats them as the client's
 /// [`Retry`](super::Retry) has it.

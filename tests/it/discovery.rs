@@ -146,7 +146,8 @@ fn referrers_are_listed_by_whoever_keeps_them() {
         let found: Vec<Descriptor> = app.referrers(subject.digest, None).collect::<Result<_, _>>().unwrap();
         let mut digests: Vec<Digest> = found.iter().map(|found| found.digest).collect();
         let mut expected = vec![first.digest, second.digest];
-        (digests.sort(), expected.sort());
+        digests.sort();
+        expected.sort();
         assert_eq!(digests, expected, "own: {own}");
         let wanted = MediaType::from(SIGNATURE);
         let signatures: Vec<Descriptor> =

@@ -55,6 +55,7 @@ impl DockerRegistry {
     }
 
     /// With other settings of how it is spoken to.
+    #[cfg(feature = "rustls")]
     #[track_caller]
     pub fn start_with_http(directory: &Path, http: &str) -> DockerRegistry {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

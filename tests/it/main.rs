@@ -22,6 +22,8 @@ mod unpack;
 mod auth;
 #[cfg(feature = "registry")]
 mod bad_input;
+#[cfg(feature = "rustls")]
+mod certificates;
 #[cfg(feature = "registry")]
 mod chaos;
 #[cfg(feature = "registry")]
