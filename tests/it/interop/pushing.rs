@@ -8,6 +8,7 @@ use std::time::Duration;
 use layercake::Event;
 use layercake::Registry;
 use layercake::Store;
+use layercake::registry::DockerConfig;
 use layercake::registry::Failure;
 use layercake::registry::Login;
 use layercake::testing::Fixture;
@@ -88,6 +89,29 @@ fn a_push_is_pulled_by_podman() {
     let there = registry.image("library/demo:1");
     client().push(&image).to(&there).unwrap();
     podman_pulls(&scratch, &there.to_string(), &image.id().to_string());
+}
+
+/// A5: as whoever `podman login` has signed in.
+#[test]
+fn podmans_login_signs_us_in() {
+    use std::io::Write;
+    if !installed(&["docker-registry", "podman", "htpasswd"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let registry = guarded(&scratch);
+    let there = registry.image("team/app:1");
+    let file = scratch.path("auth.json");
+    let mut login = Command::new("podman");
+    login.args(["login", "--tls-verify=false", "-u", "alice", "--password-stdin", "--authfile"]).arg(&file);
+    let mut login = login.arg(there.host()).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    login.stdin.take().unwrap().write_all(b"secret\n").unwrap();
+    assert!(login.wait().unwrap().success());
+    let store = scratch.store("store");
+    let image = two_layers().write(&store).and_then(|root| store.image_at(&root)).unwrap();
+    let config = DockerConfig::open(&file).unwrap();
+    Registry::builder().credentials(config).build().unwrap().push(&image).to(&there).unwrap();
+    assert_eq!(digest_there(&there.to_string(), &["--creds", "alice:secret"]), image.digest().to_string());
 }
 
 /// Pulls with podman, into a storage of its own, and compares the image's id.

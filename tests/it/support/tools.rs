@@ -78,7 +78,7 @@ pub fn mounts_overlays() -> bool {
     std::fs::create_dir(&below).expect("a directory can be made");
     let mounted = mount(&[below], &directory.path().join("mnt"));
     if mounted.status == 0 {
-        run(Command::new("umount").arg(directory.path().join("mnt"))).ok();
+        run(Command::new("umount").arg("--lazy").arg(directory.path().join("mnt"))).ok();
         return true;
     }
     assert!(std::env::var_os("LAYERCAKE_INTEROP").is_none_or(|set| set != "1"), "overlays: {}", mounted.err);
@@ -91,7 +91,8 @@ pub fn mounts_overlays() -> bool {
 pub fn overlay<T>(lower: &[PathBuf], target: &Path, look: impl FnOnce(&Path) -> T) -> T {
     mount(lower, target).ok();
     let seen = look(target);
-    run(Command::new("umount").arg(target)).ok();
+    // Other threads start processes, which hold what is open for a moment.
+    run(Command::new("umount").arg("--lazy").arg(target)).ok();
     seen
 }
 
