@@ -45,8 +45,11 @@
 //! **As a root file system.** [`Image::unpack`] makes one: whole and verified, or not at all. [`changeset`] applies single
 //! layers, and [`Image::read_file`] reads a file without unpacking anything.
 //!
-//! **In registries.** A [`Registry`] is a client for any host. It [pulls](Registry::pull) an image into a store: in
-//! parallel, in constant memory, with everything verified, and from where it was when something breaks.
+//! **In registries.** A [`Registry`] is a client for any host. It [pulls](Registry::pull) an image into a store and
+//! [pushes](Registry::push) one out of it: in parallel, in constant memory, with everything verified, and from where it
+//! was when something breaks. It [copies](Registry::copy) between registries, [searches](Registry::search), lists what
+//! there is, and [checks](Registry::check) whether there is something newer. What it knows of you is what you tell it,
+//! or what [`registry::DockerConfig`] reads.
 //!
 //! **Along the way.** An [`Observer`] is told of each [`Event`], and a closure is one. A [`Cancel`] ends what watches
 //! it. An [`Error`] says at which step what went wrong, and has a [`kind`](Error::kind) to match on.
@@ -71,7 +74,7 @@
 //! # What it does not do
 //!
 //! It runs nothing, and mounts nothing. It reads no configuration files and no environment variables unless it is
-//! told to. It does not, yet: push, build or commit images, or delete blobs.
+//! told to. It does not, yet: build or commit images, or delete a store's blobs.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

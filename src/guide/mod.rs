@@ -2,7 +2,7 @@
 //!
 //! * [`design`]: why the crate is built as it is.
 //! * [`layout`]: how the files of a store lie, and what is promised of them.
-//! * [`threats`]: what layers may try, and what stands in the way.
+//! * [`threats`]: what layers and registries may try, and what stands in the way.
 
 #[doc = include_str!("design.md")]
 pub mod design {}
