@@ -63,15 +63,19 @@ impl Common {
 
     /// An image of the store: by its name as a reference, or as another tool wrote it.
     pub fn image(&self, name: &str) -> Result<Image> {
-        let name = match name.parse::<ImageReference>() {
-            Ok(reference) => Name::Reference(reference),
-            Err(_) => Name::Verbatim(name.to_owned()),
-        };
-        let store = self.store()?;
+        let (store, name) = (self.store()?, name_of(name));
         Ok(match &self.platform {
             Some(platform) => store.image_for(name, platform)?,
             None => store.image(name)?,
         })
+    }
+}
+
+/// What a text calls an image of a store: a reference, or what another tool wrote.
+pub fn name_of(text: &str) -> Name {
+    match text.parse::<ImageReference>() {
+        Ok(reference) => Name::Reference(reference),
+        Err(_) => Name::Verbatim(text.to_owned()),
     }
 }
 

@@ -186,7 +186,7 @@ fn inspect_prints_the_documents_as_they_are() {
 
 /// Exit status 1, and one line that begins with `error:`.
 #[track_caller]
-fn assert_fails(ran: Ran, text: &str) {
+pub fn assert_fails(ran: Ran, text: &str) {
     assert_eq!((ran.status, ran.err.lines().count()), (1, 1), "{ran:?}");
     assert!(ran.err.starts_with("error: ") && ran.err.contains(text), "{ran:?}");
 }

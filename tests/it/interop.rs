@@ -1,6 +1,6 @@
 //! Real registries and other tools, where they are installed.
 
-mod pushing;
+pub mod pushing;
 
 use std::fs;
 use std::io::Write;

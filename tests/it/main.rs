@@ -43,6 +43,8 @@ mod pull;
 #[cfg(feature = "registry")]
 mod push;
 #[cfg(feature = "registry")]
+mod registry_examples;
+#[cfg(feature = "registry")]
 mod resume;
 #[cfg(feature = "registry")]
 mod transport;

@@ -1,0 +1,94 @@
+//! `docker run registry`: a registry on this machine, with what is in a store. For docker, podman and skopeo to pull
+//! from and to push to; a toy, which listens on loopback addresses only and trusts everyone.
+//!
+//! ```sh
+//! serve --store /srv/images
+//! serve --listen 127.0.0.1:0 --quiet
+//! podman pull --tls-verify=false 127.0.0.1:5055/layercake/demo
+//! ```
+//!
+//! An image that the store calls `example.com/team/app:1` is served as `127.0.0.1:5055/team/app:1`. The requests are
+//! listed on stderr, unless `--quiet` is given. It serves until it is killed; if stdin is a pipe, until that ends.
+
+mod support;
+
+use std::io;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use layercake::Store;
+use layercake::testing::Registry;
+use lexopt::prelude::*;
+
+const USAGE: &str = "usage: serve [--store DIR] [--listen ADDR] [--quiet]";
+/// How often requests are listed, and after how many they are forgotten.
+const PAUSE: Duration = Duration::from_millis(100);
+const MOST: usize = 100;
+
+fn main() -> ExitCode {
+    support::run(serve)
+}
+
+fn serve() -> support::Result {
+    let mut common = support::Common::default();
+    let mut listen = SocketAddr::from(([127, 0, 0, 1], 5055));
+    let mut quiet = false;
+    let mut args = lexopt::Parser::from_env();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("help") | Short('h') => return support::print(USAGE),
+            Long("listen") => listen = args.value()?.parse()?,
+            Long("quiet") | Short('q') => quiet = true,
+            Long("store") => common.take("store", &mut args)?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let store = Store::open_or_create(common.store_path()?)?;
+    let registry = Registry::start_at(&store, listen)?;
+    writeln!(io::stdout(), "serving {} at {}", store.path().display(), registry.host())?;
+    let end = end_of_stdin()?;
+    let mut listed = 0;
+    while end.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
+        list(&registry, &mut listed, quiet);
+    }
+    list(&registry, &mut listed, quiet);
+    Ok(())
+}
+
+/// Is told when stdin ends, if that is a pipe. A terminal or `/dev/null` says nothing.
+fn end_of_stdin() -> io::Result<mpsc::Receiver<()>> {
+    let (tell, told) = mpsc::channel();
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map(std::fs::File::from)?;
+    let kind = stdin.metadata()?.file_type();
+    std::thread::spawn(move || {
+        if kind.is_fifo() || kind.is_socket() {
+            let _ = io::copy(&mut &stdin, &mut io::sink());
+            let _ = tell.send(());
+        } else {
+            // Without a word, and without hanging up.
+            loop {
+                std::thread::park();
+            }
+        }
+    });
+    Ok(told)
+}
+
+/// Lists the requests that came since the last time. What comes while old ones are forgotten may be passed over.
+fn list(registry: &Registry, listed: &mut usize, quiet: bool) {
+    let requests = registry.requests();
+    for request in requests.iter().skip(*listed).filter(|_| !quiet) {
+        let _ = writeln!(io::stderr(), "{} {}", request.method, support::printable(&request.path));
+    }
+    *listed = requests.len();
+    if *listed > MOST {
+        registry.clear_requests();
+        *listed = 0;
+    }
+}
