@@ -27,9 +27,8 @@ use layercake::testing::Registry;
 use lexopt::prelude::*;
 
 const USAGE: &str = "usage: serve [--store DIR] [--listen ADDR] [--quiet]";
-/// How often requests are listed, and after how many they are forgotten.
+/// How often requests are listed.
 const PAUSE: Duration = Duration::from_millis(100);
-const MOST: usize = 100;
 
 fn main() -> ExitCode {
     support::run(serve)
@@ -53,11 +52,10 @@ fn serve() -> support::Result {
     let registry = Registry::start_at(&store, listen)?;
     writeln!(io::stdout(), "serving {} at {}", store.path().display(), registry.host())?;
     let end = end_of_stdin()?;
-    let mut listed = 0;
     while end.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
-        list(&registry, &mut listed, quiet);
+        list(&registry, quiet);
     }
-    list(&registry, &mut listed, quiet);
+    list(&registry, quiet);
     Ok(())
 }
 
@@ -80,15 +78,9 @@ fn end_of_stdin() -> io::Result<mpsc::Receiver<()>> {
     Ok(told)
 }
 
-/// Lists the requests that came since the last time. What comes while old ones are forgotten may be passed over.
-fn list(registry: &Registry, listed: &mut usize, quiet: bool) {
-    let requests = registry.requests();
-    for request in requests.iter().skip(*listed).filter(|_| !quiet) {
+/// Lists the requests that came since the last time.
+fn list(registry: &Registry, quiet: bool) {
+    for request in registry.take_requests().iter().filter(|_| !quiet) {
         let _ = writeln!(io::stderr(), "{} {}", request.method, support::printable(&request.path));
-    }
-    *listed = requests.len();
-    if *listed > MOST {
-        registry.clear_requests();
-        *listed = 0;
     }
 }

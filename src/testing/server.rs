@@ -147,6 +147,11 @@ impl Registry {
         lock(&self.shared.requests).iter().map(|(_, request)| request.clone()).collect()
     }
 
+    /// What was asked so far, which is forgotten.
+    pub fn take_requests(&self) -> Vec<Request> {
+        lock(&self.shared.requests).drain(..).map(|(_, request)| request).collect()
+    }
+
     /// Forgets what was asked so far.
     pub fn clear_requests(&self) {
         lock(&self.shared.requests).clear();

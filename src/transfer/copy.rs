@@ -190,7 +190,8 @@ impl<'a> Transfer<'a> {
         let (from, to) = (self.source.open()?, target.open()?);
         let watch = Watch::new(self.observer, self.cancel.clone());
         let run = || Copying { from: &from, to: &to, watch: &watch, jobs: self.jobs }.run();
-        run().context(|| format!("copy to {}", to.reference()))
+        let verb = if matches!((&from, &to), (Origin::Store(..), Destination::Registry(..))) { "push" } else { "copy" };
+        run().context(|| format!("{verb} to {}", to.reference()))
     }
 }
 

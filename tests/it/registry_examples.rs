@@ -119,7 +119,7 @@ fn push_signs_in_with_a_password_from_stdin() {
     let layer = store.image(&there).unwrap().manifest().layers()[0].digest;
     let asked = format!("POST http://{}/v2/app/blobs/uploads/", there.host());
     let answer = "status 401: UNAUTHORIZED: authentication required";
-    let refused = format!("error: copy to {name}: blob 1 of 3, {layer}: {asked}: {answer}\n");
+    let refused = format!("error: push to {name}: blob 1 of 3, {layer}: {asked}: {answer}\n");
     assert_eq!(push(&store, &["--quiet", &name]).err, refused);
     let signed_in = |password: &[u8]| {
         let options = ["--username", "alice", "--password-stdin", "--quiet", &name];
