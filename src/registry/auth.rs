@@ -25,7 +25,7 @@ use super::http::Payload;
 use super::http::Redirects;
 use super::http::Request;
 use super::http::Response;
-use super::http::Secret;
+use super::secret::Secret;
 use super::url::Origin;
 use super::url::Url;
 

@@ -15,11 +15,11 @@ use super::credentials::CredentialSource;
 use super::host::Host;
 use super::http::Http;
 use super::http::ProxyChoice;
-use super::http::Secret;
 use super::http::Timeouts;
 use super::origin;
 use super::retry::Backoff;
 use super::retry::Retry;
+use super::secret::Secret;
 
 use crate::error::Error;
 use crate::error::Result;

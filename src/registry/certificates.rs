@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::host::Host;
-use super::http::Secret;
+use super::secret::Secret;
 
 use crate::error::Error;
 use crate::error::Result;

@@ -9,7 +9,7 @@ use std::fmt;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::http::Secret;
+use super::secret::Secret;
 
 use crate::error::Result;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 
-use super::http::Secret;
+use super::secret::Secret;
 
 use crate::error::Error;
 use crate::error::Result;

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::collections::HashSet;
-use std::fmt;
 use std::io;
 use std::io::Read;
 use std::sync::Mutex;
@@ -14,6 +13,7 @@ use std::time::Duration;
 use super::host::Host;
 use super::pace::Pace;
 use super::pace::Permit;
+use super::secret::Secret;
 use super::url::Origin;
 use super::url::Url;
 use super::url::may_redirect;
@@ -31,26 +31,6 @@ const BUFFER: usize = 128 << 10;
 
 /// No limit is longer: an `Instant` has a largest value, and sizes come from outside.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// A text that nothing prints.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Secret(String);
-
-impl Secret {
-    pub(super) fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
-    }
-
-    pub(super) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
 
 /// Time limits.
 #[derive(Clone, Copy, Debug)]

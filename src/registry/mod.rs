@@ -68,6 +68,7 @@ mod referrers;
 mod repository;
 mod retry;
 mod search;
+mod secret;
 mod upload;
 mod url;
 
