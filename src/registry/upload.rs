@@ -35,7 +35,7 @@ const MAX_FAILURES: u32 = 100;
 const MAX_NONSENSE: u32 = 3;
 /// The size of a chunk for a registry that refuses more; it is halved as long as that is still too much.
 const CHUNK: u64 = 16 << 20;
-const SMALLEST_CHUNK: u64 = 64 << 10;
+const SMALLEST_CHUNK: u64 = 16 << 10;
 
 /// A blob's bytes, which can be read from any offset and more than once: an upload that broke goes on in the middle. A
 /// closure is one.
@@ -288,10 +288,10 @@ impl<'a> Upload<'a> {
     fn shrink(&mut self) -> bool {
         let smaller = if self.chunk > CHUNK { CHUNK.min(self.blob.size / 2) } else { self.chunk / 2 };
         let least = self.session.as_ref().map_or(0, |session| session.smallest).max(SMALLEST_CHUNK);
-        if smaller < least || self.whole_only {
+        if self.chunk <= least || self.whole_only {
             return false;
         }
-        self.chunk = smaller;
+        self.chunk = smaller.max(least);
         true
     }
 

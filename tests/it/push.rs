@@ -1,5 +1,6 @@
 //! Pushing: what the protocol wants, and what registries do with it.
 
+mod chaos;
 mod faults;
 
 use std::sync::Mutex;
