@@ -329,3 +329,25 @@ fn a_strange_realm_is_a_typed_error() {
         assert!(!error.to_string().contains("pw@"), "{error}");
     }
 }
+
+/// X3, CVE-2020-15157: other places that a descriptor names for its content are asked for nothing, with or without
+/// credentials, even where the registry does not have the content.
+#[test]
+fn foreign_places_of_content_are_not_visited() {
+    let (served, image) = Served::with(&two_layers());
+    let (_scratch, thief) = thief();
+    let root = served.store.image(crate::support::name("example.com/app:1")).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_slice(root.manifest().raw()).unwrap();
+    for layer in manifest["layers"].as_array_mut().unwrap() {
+        layer["urls"] = serde_json::json!([format!("http://{}/layer", thief.host())]);
+        layer["mediaType"] = serde_json::json!("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip");
+    }
+    let manifest = served.store.write(layercake::MediaType::OCI_MANIFEST, manifest.to_string().as_bytes()).unwrap();
+    served.store.tag(&crate::support::name("example.com/app:1"), &manifest).unwrap();
+    served.registry.require_login(USER, PASSWORD);
+    pull(&alice(&image), &image).unwrap();
+    let layer = root.manifest().layers()[0].digest.to_string();
+    served.registry.fault(Fault::on(format!("/blobs/{layer}")).status(404));
+    assert!(failure(pull(&alice(&image), &image)).is_not_found());
+    assert!(thief.requests().is_empty());
+}
