@@ -17,6 +17,7 @@ use super::http::Http;
 use super::http::ProxyChoice;
 use super::http::Timeouts;
 use super::origin;
+use super::pace::Pace;
 use super::retry::Backoff;
 use super::retry::Retry;
 use super::secret::Secret;
@@ -178,7 +179,7 @@ impl Builder {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the proxy's address, the user agent, a header, a
-    /// certificate or a key cannot be used; [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) if a host with
+    /// certificate or a key cannot be used, or if two names of one host have settings; [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) if a host with
     /// settings is none.
     pub fn build(self) -> Result<Registry> {
         if !self.user_agent.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
@@ -187,7 +188,11 @@ impl Builder {
         let mut special = Vec::new();
         for (name, settings) in &self.hosts {
             settings.check()?;
-            special.push((origin(name, settings.encrypted)?, settings.clone()));
+            let place = origin(name, settings.encrypted)?;
+            if special.iter().any(|(known, _)| *known == place) {
+                return Err(Error::invalid_input(format!("{place} has settings under two names")));
+            }
+            special.push((place, settings.clone()));
         }
         let time = Arc::new(self.time);
         Ok(Registry(Arc::new(Shared {
@@ -195,6 +200,7 @@ impl Builder {
             auth: Authenticator::new(self.credentials, self.trusted_realms, Arc::clone(&time)),
             retry: self.retry,
             time,
+            pace: Pace::new(&special),
             hosts: self.hosts,
             warned: Mutex::default(),
             resting: Mutex::default(),

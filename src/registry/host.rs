@@ -9,7 +9,8 @@ use crate::error::Error;
 use crate::error::Result;
 
 /// Settings for one host, for [`Builder::host`](super::Builder::host). Each holds for that host and its port only, and
-/// for no host that it redirects to.
+/// for no host that it redirects to; where another host redirects to this one, its certificates are checked as is said
+/// here, and it gets neither the headers nor the client's certificate.
 ///
 /// ```
 /// use layercake::Registry;
@@ -62,13 +63,15 @@ impl Host {
     /// Reads from this host first, which has the same repositories; several are tried in their order. What a mirror
     /// does not have, or cannot give, comes from the next, and in the end from the host itself. A mirror never sees
     /// the host's credentials; it may have its own, and its own settings. All that is asked of it by digest is
-    /// verified; of what a tag means, its word counts.
+    /// verified, and what is not what was promised is an error; of what a tag means, its word counts.
     pub fn mirror(mut self, host: impl Into<String>) -> Host {
         self.mirrors.push(host.into().to_ascii_lowercase());
         self
     }
 
-    /// Uses at most this many connections at once; at least one.
+    /// Uses at most this many connections at once; at least one. Where something is copied, each of the blobs on their
+    /// way may take one more, so that nobody waits for himself. Token servers, and hosts that are redirected to, are not
+    /// counted.
     pub fn connections(self, most: usize) -> Host {
         Host { connections: Some(NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN)), ..self }
     }
@@ -78,6 +81,11 @@ impl Host {
         Host { requests_per_second: Some(NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN)), ..self }
     }
 
+    /// The same for requests that must not say who we are.
+    pub(super) fn without_identity(&self) -> Host {
+        Host { identity: None, ..self.clone() }
+    }
+
     /// Whether its connections are secured otherwise than those of other hosts.
     pub(super) fn is_secured_otherwise(&self) -> bool {
         self.unverified || !self.authorities.is_empty() || self.identity.is_some()
@@ -85,7 +93,21 @@ impl Host {
 
     /// Headers that would break a request, or undo what this client decides, are refused.
     pub(super) fn check(&self) -> Result<()> {
-        let own = ["authorization", "host", "content-length", "transfer-encoding", "range", "connection"];
+        let own = [
+            "accept",
+            "accept-encoding",
+            "authorization",
+            "connection",
+            "content-length",
+            "content-range",
+            "content-type",
+            "expect",
+            "host",
+            "proxy-authorization",
+            "range",
+            "transfer-encoding",
+            "upgrade",
+        ];
         for (name, value) in &self.headers {
             let token = |b: u8| b.is_ascii_alphanumeric() || b"-_!#$%&'*+.^`|~".contains(&b);
             let is_name = !name.is_empty() && name.bytes().all(token);

@@ -11,7 +11,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::host::Host;
-use super::pace::Pace;
 use super::pace::Permit;
 use super::secret::Secret;
 use super::url::Origin;
@@ -85,6 +84,8 @@ pub(super) struct Request<'a> {
     /// How many bytes the answer is expected to have.
     pub(super) expected: u64,
     pub(super) payload: Payload<'a>,
+    /// Whether the host must not know who we are.
+    pub(super) as_nobody: bool,
 }
 
 impl<'a> Request<'a> {
@@ -97,6 +98,7 @@ impl<'a> Request<'a> {
             redirects: Redirects::Anywhere,
             expected: 0,
             payload: Payload::None,
+            as_nobody: false,
         }
     }
 
@@ -128,6 +130,11 @@ pub(super) struct Response {
 }
 
 impl Response {
+    /// Holds this right until the answer was read.
+    pub(super) fn holding(self, permit: Option<Permit>) -> Response {
+        Response { permit, ..self }
+    }
+
     pub(super) fn method(&self) -> &'static str {
         self.method
     }
@@ -162,7 +169,7 @@ impl Response {
     }
 
     pub(super) fn into_body(self) -> Body {
-        Body { origin: self.url.origin, reader: self.inner.into_body().into_reader(), _permit: self.permit }
+        Body { origin: self.url.origin, reader: self.inner.into_body().into_reader(), permit: self.permit }
     }
 }
 
@@ -171,11 +178,14 @@ pub(super) struct Body {
     origin: Origin,
     reader: ureq::BodyReader<'static>,
     /// Held for as long as the connection is in use.
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
 }
 
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(permit) = &self.permit {
+            permit.adopt();
+        }
         self.reader.read(buffer).map_err(|error| {
             if error.kind() == io::ErrorKind::Interrupted {
                 return error;
@@ -191,8 +201,8 @@ pub(super) struct Http {
     /// The proxy for encrypted connections; plain ones are made directly.
     proxy: Option<ureq::Proxy>,
     timeouts: Timeouts,
-    /// What holds for some hosts only, by host and port.
-    hosts: HashMap<String, Special>,
+    /// What holds for some hosts only.
+    hosts: HashMap<Origin, Special>,
     /// The hosts that have answered, with their ports.
     reached: Mutex<HashSet<String>>,
 }
@@ -201,8 +211,9 @@ pub(super) struct Http {
 struct Special {
     /// Connections of its own, where they are secured otherwise than others.
     agent: Option<ureq::Agent>,
+    /// The same for requests that somebody else sends there: without saying who we are.
+    visiting: Option<ureq::Agent>,
     headers: Vec<(String, String)>,
-    pace: Pace,
 }
 
 /// Which proxy encrypted connections go through.
@@ -243,9 +254,11 @@ impl Http {
         hosts: &[(Origin, Host)],
     ) -> Result<Http> {
         let special = |(origin, host): &(Origin, Host)| {
-            let agent = host.is_secured_otherwise().then(|| agent(timeouts, user_agent, host)).transpose()?;
-            let pace = Pace::new(host.connections, host.requests_per_second);
-            Ok((origin.authority(), Special { agent, headers: host.headers.clone(), pace }))
+            let secured = |host: &Host| -> Result<Option<ureq::Agent>> {
+                host.is_secured_otherwise().then(|| agent(timeouts, user_agent, host)).transpose()
+            };
+            let visiting = secured(&host.without_identity())?;
+            Ok((origin.clone(), Special { agent: secured(host)?, visiting, headers: host.headers.clone() }))
         };
         Ok(Http {
             agent: agent(timeouts, user_agent, &Host::new())?,
@@ -261,11 +274,14 @@ impl Http {
         lock(&self.reached).contains(host)
     }
 
-    /// Sends a request and follows redirects as far as it allows. Credentials stay with the request's origin.
+    /// Sends a request and follows redirects as far as it allows. Credentials, headers of the host and certificates
+    /// stay with the request's origin, and do not come back once it was left.
     pub(super) fn send(&self, request: &Request<'_>) -> Result<Response> {
         let mut url = request.url.clone();
+        let mut known = !request.as_nobody;
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.send_once(request, &url)?;
+            known &= url.origin == request.url.origin;
+            let answer = self.send_once(request, &url, known)?;
             let Some(location) = redirect(&answer) else { return Ok(answer) };
             if !matches!(request.method, "GET" | "HEAD") && !matches!(answer.status(), 307 | 308) {
                 // The others would make another request of it (RFC 9110, section 15.4).
@@ -282,20 +298,21 @@ impl Http {
         Err(Error::limit(Limit::Redirects, MAX_REDIRECTS).context(format!("{} {}", request.method, request.url)))
     }
 
-    fn send_once(&self, request: &Request<'_>, url: &Url) -> Result<Response> {
-        let special = self.hosts.get(&url.origin.authority());
-        let permit = special.and_then(|special| special.pace.enter());
+    /// `known`: whether the host may know who we are.
+    fn send_once(&self, request: &Request<'_>, url: &Url, known: bool) -> Result<Response> {
+        let special = self.hosts.get(&url.origin);
         let mut builder = ureq::http::Request::builder().method(request.method).uri(url.full());
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
-        for (name, value) in special.iter().flat_map(|special| &special.headers) {
+        for (name, value) in special.iter().filter(|_| known).flat_map(|special| &special.headers) {
             builder = builder.header(name, value);
         }
-        if let Some(secret) = request.authorization.as_ref().filter(|_| url.origin == request.url.origin) {
+        if let Some(secret) = request.authorization.as_ref().filter(|_| known) {
             builder = builder.header("authorization", secret.reveal());
         }
-        let agent = special.and_then(|special| special.agent.as_ref()).unwrap_or(&self.agent);
+        let own = special.and_then(|special| if known { special.agent.as_ref() } else { special.visiting.as_ref() });
+        let agent = own.unwrap_or(&self.agent);
         let inner = match request.payload {
             Payload::None => self.run(agent, builder, url, request.expected, ())?,
             Payload::Bytes(bytes) => self.run(agent, builder, url, request.expected.max(bytes.len() as u64), bytes)?,
@@ -311,7 +328,7 @@ impl Http {
             }
         };
         lock(&self.reached).insert(url.origin.authority());
-        Ok(Response { method: request.method, url: url.clone(), inner, permit })
+        Ok(Response { method: request.method, url: url.clone(), inner, permit: None })
     }
 
     fn run(

@@ -88,6 +88,7 @@ use endpoint::Place;
 use http::Http;
 use http::Request;
 use http::Response;
+use pace::Pace;
 use url::Origin;
 
 use crate::descriptor::Descriptor;
@@ -137,6 +138,7 @@ struct Shared {
     auth: Authenticator,
     retry: Box<dyn Retry>,
     time: Arc<Time>,
+    pace: Pace,
     /// Settings for some hosts, as names write them.
     hosts: HashMap<String, Host>,
     /// The warnings that were told of.
@@ -226,7 +228,8 @@ impl Registry {
     /// Sends a request with whatever credentials it takes.
     fn send(&self, request: Request<'_>, purpose: &Purpose, watch: &Watch<'_>) -> Result<Response> {
         let origin = request.url.origin.clone();
-        let response = self.0.auth.send(&self.0.http, request, purpose)?;
+        let permit = self.0.pace.enter(&origin, &self.0.time, watch)?;
+        let response = self.0.auth.send(&self.0.http, request, purpose)?.holding(permit);
         self.warn(&response, watch);
         if let Some(rate) = RateLimit::of(&response) {
             lock(&self.0.rates).insert(origin, rate);
@@ -235,8 +238,8 @@ impl Registry {
     }
 
     /// Sends a request to a host that must not know who we are.
-    fn send_as_nobody(&self, request: &Request<'_>) -> Result<Response> {
-        self.0.http.send(request)
+    fn send_as_nobody(&self, request: Request<'_>) -> Result<Response> {
+        self.0.http.send(&Request { as_nobody: true, ..request })
     }
 
     /// Whether a mirror could not be talked to a short while ago.

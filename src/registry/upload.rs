@@ -398,7 +398,7 @@ fn send(endpoint: &Endpoint, request: Request<'_>, watch: &Watch<'_>) -> Result<
     if request.url.origin == *endpoint.origin() {
         endpoint.send(request, &[Access::Push(endpoint.name())], watch)
     } else {
-        endpoint.registry().send_as_nobody(&request)
+        endpoint.registry().send_as_nobody(request)
     }
 }
 
