@@ -5,6 +5,7 @@
 //! start. Threads that find a token expired fetch one new token between them.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -41,12 +42,14 @@ const MAX_TOKEN: u64 = 64 << 10;
 const TOKEN_LIFE: u64 = 60;
 /// No token is kept for longer than a day.
 const LONGEST_LIFE: u64 = 24 * 60 * 60;
+/// How many purposes are remembered; when there are more, all are found out again.
+const MAX_KNOWN: usize = 4096;
 /// How often a request is sent at most: without credentials or with old ones, with new ones, and with a token for
 /// more, if the first was found to allow too little.
 const ATTEMPTS: usize = 3;
 
 /// A registry, and what we want from it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Purpose {
     /// The host as names write it, which credentials are kept under.
     host: String,
@@ -99,18 +102,18 @@ pub(super) struct Authenticator {
     time: Arc<Time>,
     /// Hosts of token servers that get credentials although they are not the registry's.
     trusted: Vec<String>,
-    known: Mutex<HashMap<Origin, Arc<Mutex<Known>>>>,
+    /// What was found out, by registry and purpose: whoever waits for a token holds up nobody who wants another.
+    known: Mutex<HashMap<(Origin, Purpose), Arc<Mutex<Known>>>>,
+    /// The registries that want credentials with each request, without a token server.
+    direct: Mutex<HashSet<Origin>>,
 }
 
-/// What was found out about one registry.
+/// What was found out about one registry, for one purpose.
 #[derive(Debug, Default)]
 struct Known {
-    /// Whether it wants credentials with each request, without a token server.
-    wants_login: bool,
-    /// These, by repository.
-    logins: HashMap<String, Option<Secret>>,
-    /// Tokens, by what they allow.
-    tokens: HashMap<String, Token>,
+    grant: Option<Grant>,
+    /// What the registry wanted to see when it was asked without one.
+    challenges: Vec<Challenge>,
 }
 
 /// What a registry's challenge says of its token server.
@@ -120,11 +123,12 @@ struct Realm<'a> {
     scopes: Vec<&'a str>,
 }
 
+/// What lets a request in.
 #[derive(Debug)]
-struct Token {
+struct Grant {
     header: Secret,
-    /// On the client's clock.
-    expires: Duration,
+    /// When, by the client's clock; a password does not.
+    expires: Option<Duration>,
 }
 
 impl Authenticator {
@@ -133,19 +137,21 @@ impl Authenticator {
         trusted: Vec<String>,
         time: Arc<Time>,
     ) -> Authenticator {
-        Authenticator { source, time, trusted, known: Mutex::default() }
+        Authenticator { source, time, trusted, known: Mutex::default(), direct: Mutex::default() }
     }
 
     /// Sends a request, and answers the registry's challenges as far as there is an answer. A refusal that remains is
     /// the caller's to read.
     pub(super) fn send(&self, http: &Http, mut request: Request<'_>, purpose: &Purpose) -> Result<Response> {
-        let known = self.known(&request.url.origin);
-        request.authorization = self.header(&mut lock(&known), purpose)?;
+        let origin = request.url.origin.clone();
+        let known = self.known(&origin, purpose);
+        let brings_much = matches!(request.payload, Payload::Stream(..));
+        request.authorization = self.header(http, &mut lock(&known), &origin, purpose, brings_much)?;
         let mut response = http.send(&request)?;
         let mut fresh = false;
         for _ in 1..ATTEMPTS {
             // Another host's challenge is not the registry's; it must not learn anything.
-            if response.url().origin != request.url.origin {
+            if response.url().origin != origin {
                 break;
             }
             let challenges = challenge::parse(response.headers("www-authenticate"));
@@ -153,12 +159,12 @@ impl Authenticator {
                 break;
             }
             let mut known = lock(&known);
-            let current = self.header(&mut known, purpose)?;
+            let current = known.grant.as_ref().filter(|grant| self.is_good(grant)).map(|grant| grant.header.clone());
             if current.is_some() && current != request.authorization {
                 // Another thread was here since.
                 request.authorization = current;
             } else {
-                let answer = self.answer(http, &mut known, &request.url.origin, purpose, &challenges)?;
+                let answer = self.answer(http, &mut known, &origin, purpose, &challenges)?;
                 if answer.is_none() || answer == request.authorization {
                     break;
                 }
@@ -171,28 +177,44 @@ impl Authenticator {
         Ok(response)
     }
 
-    fn known(&self, origin: &Origin) -> Arc<Mutex<Known>> {
-        lock(&self.known).entry(origin.clone()).or_default().clone()
+    fn known(&self, origin: &Origin, purpose: &Purpose) -> Arc<Mutex<Known>> {
+        let mut known = lock(&self.known);
+        if known.len() > MAX_KNOWN {
+            known.clear();
+        }
+        known.entry((origin.clone(), purpose.clone())).or_default().clone()
     }
 
-    /// The header for requests of this purpose, as far as it is known and still good.
-    fn header(&self, known: &mut Known, purpose: &Purpose) -> Result<Option<Secret>> {
-        let now = self.time.now();
-        match known.tokens.get(&purpose.scope).filter(|token| token.expires > now) {
-            Some(token) => Ok(Some(token.header.clone())),
-            None if known.wants_login => self.login(known, purpose),
-            None => Ok(None),
+    fn is_good(&self, grant: &Grant) -> bool {
+        grant.expires.is_none_or(|expires| expires > self.time.now())
+    }
+
+    /// The header for requests of this purpose, as far as it is known and still good. Before a request that brings much
+    /// a token is renewed: what is refused would have to be sent again.
+    fn header(
+        &self,
+        http: &Http,
+        known: &mut Known,
+        origin: &Origin,
+        purpose: &Purpose,
+        brings_much: bool,
+    ) -> Result<Option<Secret>> {
+        match &known.grant {
+            Some(grant) if self.is_good(grant) => Ok(Some(grant.header.clone())),
+            Some(_) if brings_much => {
+                let challenges = std::mem::take(&mut known.challenges);
+                self.answer(http, known, origin, purpose, &challenges)
+            }
+            None if lock(&self.direct).contains(origin) => self.log_in(known, purpose),
+            _ => Ok(None),
         }
     }
 
-    /// The credentials for requests of this purpose; their source is asked once for each repository.
-    fn login(&self, known: &mut Known, purpose: &Purpose) -> Result<Option<Secret>> {
-        if let Some(login) = known.logins.get(&purpose.repository) {
-            return Ok(login.clone());
-        }
-        let login = self.credentials(purpose)?.and_then(|credentials| credentials.header(false));
-        known.logins.insert(purpose.repository.clone(), login.clone());
-        Ok(login)
+    /// Asks for the credentials, which go to the registry itself.
+    fn log_in(&self, known: &mut Known, purpose: &Purpose) -> Result<Option<Secret>> {
+        let header = self.credentials(purpose)?.and_then(|credentials| credentials.header(false));
+        known.grant = header.clone().map(|header| Grant { header, expires: None });
+        Ok(header)
     }
 
     /// The header that answers the best of the challenges, if there is one: a token before a password.
@@ -204,6 +226,7 @@ impl Authenticator {
         purpose: &Purpose,
         challenges: &[Challenge],
     ) -> Result<Option<Secret>> {
+        known.challenges = challenges.to_vec();
         let bearer = challenges.iter().find_map(|challenge| match challenge {
             Challenge::Bearer { realm, service, scope, .. } => Some((realm, service, scope)),
             Challenge::Basic => None,
@@ -212,21 +235,21 @@ impl Authenticator {
             if !challenges.contains(&Challenge::Basic) {
                 return Ok(None);
             }
-            known.wants_login = true;
-            return self.login(known, purpose);
+            lock(&self.direct).insert(registry.clone());
+            return self.log_in(known, purpose);
         };
         let credentials = self.credentials(purpose)?;
-        if let Some(token) = credentials.as_ref().filter(|credentials| credentials.is_registry_token()) {
-            known.wants_login = true;
-            known.logins.insert(purpose.repository.clone(), token.header(false));
-            return Ok(token.header(false));
-        }
-        let scopes = purpose.scopes(scope.as_deref());
-        let realm = Realm { url: Url::parse(realm)?, service: service.as_deref(), scopes };
-        let token = self.fetch_token(http, registry, &realm, credentials.as_ref())?;
-        let header = token.header.clone();
-        known.tokens.insert(purpose.scope.clone(), token);
-        Ok(Some(header))
+        let grant = match credentials.as_ref().filter(|credentials| credentials.is_registry_token()) {
+            Some(token) => token.header(false).map(|header| Grant { header, expires: None }),
+            None => {
+                let scopes = purpose.scopes(scope.as_deref());
+                let realm = Realm { url: Url::parse(realm)?, service: service.as_deref(), scopes };
+                Some(self.fetch_token(http, registry, &realm, credentials.as_ref())?)
+            }
+        };
+        let header = grant.as_ref().map(|grant| grant.header.clone());
+        known.grant = grant;
+        Ok(header)
     }
 
     fn fetch_token(
@@ -235,7 +258,7 @@ impl Authenticator {
         registry: &Origin,
         realm: &Realm<'_>,
         credentials: Option<&Credentials>,
-    ) -> Result<Token> {
+    ) -> Result<Grant> {
         check_realm(registry, &realm.url.origin)?;
         if credentials.is_some() && !self.belongs(registry, &realm.url.origin) {
             let reason = format!(
@@ -367,7 +390,7 @@ fn asks_for_more(response: &Response, challenges: &[Challenge], fresh: bool) -> 
 
 /// `{"token":…,"access_token":…,"expires_in":…}`, either of the first two. The life of the token is counted from
 /// before it was asked for, on our own clock.
-fn read_token(body: &[u8], asked: Duration) -> Result<Token> {
+fn read_token(body: &[u8], asked: Duration) -> Result<Grant> {
     let rubbish = |reason: &str| ErrorKind::Authentication { reason: format!("token server: {reason}") };
     let reply: Value = serde_json::from_slice(body).map_err(|_| rubbish("its answer is not JSON"))?;
     let text = |field: &str| reply.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -378,7 +401,7 @@ fn read_token(body: &[u8], asked: Duration) -> Result<Token> {
     let life = reply.get("expires_in").and_then(Value::as_u64).filter(|life| *life > 0).unwrap_or(TOKEN_LIFE);
     // A little less than promised, so that a token does not expire on its way.
     let life = Duration::from_secs(life.min(LONGEST_LIFE)).mul_f64(0.9);
-    Ok(Token { header: Secret::new(format!("Bearer {token}")), expires: asked + life })
+    Ok(Grant { header: Secret::new(format!("Bearer {token}")), expires: Some(asked + life) })
 }
 
 #[cfg(test)]
@@ -448,7 +471,7 @@ mod tests {
     #[test]
     fn tokens_are_read_from_either_field() {
         let now = Duration::from_secs(7);
-        let life = |body: &str| (read_token(body.as_bytes(), now).unwrap().expires - now).as_secs();
+        let life = |body: &str| (read_token(body.as_bytes(), now).unwrap().expires.unwrap() - now).as_secs();
         assert_eq!(life(r#"{"token":"a","expires_in":300}"#), 270);
         assert_eq!(life(r#"{"access_token":"a"}"#), 54);
         assert_eq!(life(r#"{"token":"a","expires_in":"soon"}"#), 54);

@@ -56,7 +56,7 @@ impl Registry {
         };
         let read = |response: Response| {
             let page: RepositoryPage = page(response)?;
-            check(page.repositories.unwrap_or_default(), |name| format!("host.example/{name}"))
+            check(page.repositories.unwrap_or_default(), is_repository)
         };
         Ok(Listing::new(first, Box::new(ask), Box::new(read)))
     }
@@ -80,7 +80,7 @@ impl Repository {
         };
         let read = |response: Response| {
             let page: TagPage = page(response)?;
-            check(page.tags.unwrap_or_default(), |tag| format!("host.example/name:{tag}"))
+            check(page.tags.unwrap_or_default(), is_tag)
         };
         Listing::new(first, Box::new(ask), Box::new(read))
     }
@@ -107,9 +107,17 @@ pub(super) fn page<T: serde::de::DeserializeOwned>(response: Response) -> Result
     serde_json::from_slice(&body).map_err(|error| Error::invalid_document("list", error))
 }
 
-/// Names are only taken for names if a reference can be made of them.
-fn check(names: Vec<String>, reference: impl Fn(&str) -> String) -> Result<Vec<String>> {
-    match names.iter().find(|name| reference(name).parse::<ImageReference>().is_err()) {
+/// Whether a reference can be made of it, in which it is the repository and nothing else.
+fn is_repository(name: &str) -> bool {
+    format!("host.example/{name}").parse::<ImageReference>().is_ok_and(|reference| reference.repository() == name)
+}
+
+fn is_tag(tag: &str) -> bool {
+    format!("host.example/name:{tag}").parse::<ImageReference>().is_ok_and(|reference| reference.tag() == Some(tag))
+}
+
+fn check(names: Vec<String>, is_one: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    match names.iter().find(|name| !is_one(name)) {
         Some(name) => Err(Error::invalid_document("list", format!("{:?} is no name", printable(name, 100)))),
         None => Ok(names),
     }

@@ -12,6 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::secret::Secret;
 
 use crate::error::Result;
+use crate::reference::DEFAULT_HOST;
 
 /// The user name that credential helpers give with an identity token, and that goes with it where only a user name
 /// and a password are taken.
@@ -107,9 +108,14 @@ pub struct Login {
 }
 
 impl Login {
-    /// Credentials for the host of an image's name, such as `docker.io` or `localhost:5000`.
+    /// Credentials for the host of an image's name, such as `docker.io` (whichever of its names is given) or
+    /// `localhost:5000`.
     pub fn new(host: &str, username: impl Into<String>, password: impl Into<String>) -> Login {
-        Login { host: host.to_ascii_lowercase(), credentials: Credentials::new(username, password) }
+        let host = match host.to_ascii_lowercase().as_str() {
+            "index.docker.io" | "registry-1.docker.io" => DEFAULT_HOST.to_owned(),
+            host => host.to_owned(),
+        };
+        Login { host, credentials: Credentials::new(username, password) }
     }
 }
 

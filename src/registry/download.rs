@@ -197,6 +197,8 @@ impl Download {
         self.failed_at = self.offset;
         self.failures += 1;
         self.all_failures += 1;
+        // A mirror had its chance.
+        self.endpoint = self.endpoint.without_mirrors();
         if self.all_failures > MAX_FAILURES {
             return Err(error);
         }

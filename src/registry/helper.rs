@@ -1,7 +1,7 @@
 //! Credential helpers: programs that keep credentials and give them away one by one.
 //!
 //! `docker-credential-NAME get` reads the name of a server and prints JSON. It is a child process of the caller's: it
-//! has a time limit, what it prints has one too, and neither it nor its children outlive the first.
+//! has a time limit and what it prints has one too; at the first it is killed, with the children it has then.
 
 use std::ffi::OsStr;
 use std::fs;

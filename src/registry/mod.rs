@@ -114,6 +114,7 @@ pub use listing::Listing;
 pub use rate::RateLimit;
 pub use repository::Blob;
 pub use repository::Repository;
+use repository::silent;
 pub use retry::Backoff;
 pub use retry::Failure;
 pub use retry::Never;
@@ -182,7 +183,7 @@ impl Registry {
     pub fn ping(&self, host: &str) -> Result<()> {
         let place = self.0.place(host)?;
         let request = Request::get(place.origin.url("/v2/".to_owned()));
-        let response = self.0.auth.send(&self.0.http, request, &Purpose::new(&place.host, "", &[]))?;
+        let response = self.send(request, &Purpose::new(&place.host, "", &[]), &silent())?;
         if response.status() == 200 { Ok(()) } else { Err(fault::refusal(response)) }
     }
 
@@ -223,6 +224,11 @@ impl Registry {
         };
         watch.tell(&Event::Retrying { blob, attempt, delay, error: &error });
         self.0.time.sleep(delay, watch)
+    }
+
+    /// Waits, by the client's clock.
+    fn wait(&self, delay: Duration, watch: &Watch<'_>) -> Result<()> {
+        if delay.is_zero() { Ok(()) } else { self.0.time.sleep(delay, watch) }
     }
 
     /// Sends a request with whatever credentials it takes.

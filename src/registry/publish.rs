@@ -35,6 +35,8 @@ use crate::media_type::MediaType;
 use crate::reference::Identifier;
 use crate::reference::ImageReference;
 
+/// Any name at all.
+const NAMELESS: &str = "host.example/name";
 /// How often a list of referrers is written before somebody else's changes are too many.
 const MAX_MERGES: usize = 5;
 
@@ -46,7 +48,8 @@ impl Repository {
     ///
     /// [`ErrorKind::Registry`]: a status other than 200 and 404; the kinds of connections that fail.
     pub fn has_blob(&self, blob: &Descriptor) -> Result<bool> {
-        self.has_blob_watched(blob, &silent())
+        let watch = silent();
+        self.0.registry().retrying(&watch, || upload::has(&self.0, blob, &Access::Pull(self.name()), &watch))
     }
 
     /// Takes over a blob from another repository of the same registry, without sending it. Whether that worked: where
@@ -56,7 +59,15 @@ impl Repository {
     ///
     /// The kinds of connections that fail.
     pub fn mount(&self, blob: &Descriptor, from: &str) -> Result<bool> {
-        Ok(matches!(self.try_mount(blob, from, &silent())?, Mount::Mounted))
+        let watch = silent();
+        Ok(match self.try_mount(blob, from, &watch)? {
+            Mount::Mounted => true,
+            Mount::Refused => false,
+            Mount::Opened(session) => {
+                upload::give_up(&self.0, &session, &watch);
+                false
+            }
+        })
     }
 
     /// Sends a blob (distribution-spec, "Pushing blobs"): in one request, and in pieces if the registry wants that or a
@@ -97,7 +108,7 @@ impl Repository {
     /// * [`ErrorKind::DigestMismatch`]: it says to have something else.
     /// * [`ErrorKind::InvalidDocument`]: what stands under the tag for referrers is no list of them.
     /// * The kinds of connections that fail.
-    pub fn put(&self, root: &Root, identifier: &Identifier) -> Result<()> {
+    pub fn push_manifest(&self, root: &Root, identifier: &Identifier) -> Result<()> {
         self.put_watched(root, identifier, &silent())
     }
 
@@ -106,10 +117,10 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// Those of [`put`](Repository::put); [`ErrorKind::InvalidReference`] if one of the tags is none.
-    pub fn put_tags(&self, root: &Root, tags: &[&str]) -> Result<()> {
+    /// Those of [`push_manifest`](Repository::push_manifest); [`ErrorKind::InvalidReference`] if one of the tags is none.
+    pub fn push_tags(&self, root: &Root, tags: &[&str]) -> Result<()> {
         let descriptor = root.descriptor();
-        let named = |tag: &&str| Ok(format!("host.example/name:{tag}").parse::<ImageReference>()?.identifier());
+        let named = |tag: &&str| Ok(NAMELESS.parse::<ImageReference>()?.with_tag(tag)?.identifier());
         let identifiers = tags.iter().map(named).collect::<Result<Vec<Identifier>>>()?;
         let identifier = Identifier::Digest(descriptor.digest);
         let mut url = self.0.url(self.0.manifest_path(&identifier));
@@ -146,7 +157,12 @@ impl Repository {
     pub fn delete(&self, identifier: &Identifier) -> Result<()> {
         let watch = silent();
         let subject = match identifier {
-            Identifier::Digest(_) => self.fetch(identifier).ok().and_then(|root| subject(&root).cloned()),
+            Identifier::Digest(_) => match self.fetch(identifier) {
+                Ok(root) => subject(&root).cloned(),
+                // What cannot be understood has no subject that anybody knows of.
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidDocument { .. }) => None,
+                Err(error) => return Err(error),
+            },
             Identifier::Tag(_) => None,
         };
         self.delete_at(self.0.manifest_path(identifier), &watch)?;
@@ -172,7 +188,7 @@ impl Repository {
     }
 
     pub(crate) fn has_blob_watched(&self, blob: &Descriptor, watch: &Watch<'_>) -> Result<bool> {
-        self.0.registry().retrying(watch, || upload::has(&self.0, blob, watch))
+        self.0.registry().retrying(watch, || upload::has(&self.0, blob, &Access::Push(self.name()), watch))
     }
 
     /// Whether the other is a repository of the same registry, and not the same one.
@@ -272,8 +288,8 @@ impl Repository {
         })
     }
 
-    /// Changes the list that stands under the tag for referrers, where `change` changes anything. Somebody else may
-    /// change it at the same time: it is read again afterwards.
+    /// Changes the list that stands under the tag for referrers, where `change` changes anything. It is read again
+    /// afterwards, because somebody else may have put another at the same time; that does not help whoever comes later.
     fn change_referrers(
         &self,
         subject: Digest,

@@ -13,7 +13,7 @@ use crate::error::ErrorKind;
 #[non_exhaustive]
 #[derive(Debug)]
 pub struct Failure<'a> {
-    /// Which attempt failed, from 1. A download that got 64 KiB further since the last failure starts again at 1; after
+    /// Which attempt failed, from 1. A download or an upload that got 64 KiB further since the last failure starts again at 1; after
     /// 100 failures in all it is not asked about, and fails.
     pub attempt: u32,
     /// Why.

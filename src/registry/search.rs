@@ -20,6 +20,8 @@ const HUB_INDEX: &str = "index.docker.io";
 /// How many hits there are at most, unless the caller says otherwise, and how many a caller may ask for.
 const USUAL: usize = 25;
 const MOST: usize = 100;
+/// How many names of a catalog are looked at.
+const MOST_NAMES: usize = 100_000;
 
 /// A repository that was found.
 #[non_exhaustive]
@@ -149,7 +151,7 @@ impl Search {
     fn look_through(&self, host: &str, term: &str, refused: Error) -> Result<Vec<SearchHit>> {
         let mut hits: Vec<SearchHit> = Vec::new();
         let term = term.to_ascii_lowercase();
-        for name in self.registry.repositories(host)? {
+        for name in self.registry.repositories(host)?.take(MOST_NAMES) {
             let name = match name {
                 Ok(name) => name,
                 // It has neither: the first answer says more.

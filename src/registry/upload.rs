@@ -6,6 +6,10 @@
 
 use std::io;
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Access;
 use super::endpoint::Endpoint;
@@ -24,6 +28,7 @@ use crate::digest::Algorithm;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::error::printable;
 use crate::event::Event;
 use crate::event::Watch;
 
@@ -36,6 +41,10 @@ const MAX_NONSENSE: u32 = 3;
 /// The size of a chunk for a registry that refuses more; it is halved as long as that is still too much.
 const CHUNK: u64 = 16 << 20;
 const SMALLEST_CHUNK: u64 = 16 << 10;
+/// How many bytes are sent for a blob, over and above four times its size.
+const ALLOWANCE: u64 = 64 << 20;
+/// How long to wait before asking again whether a blob is there that was sent just now.
+const PATIENCE: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500)];
 
 /// A blob's bytes, which can be read from any offset and more than once: an upload that broke goes on in the middle. A
 /// closure is one.
@@ -61,6 +70,16 @@ pub(super) struct Session {
     offset: Option<u64>,
     /// The least that a chunk may have, unless it is the last.
     smallest: u64,
+    /// Whether anything was sent to it.
+    used: bool,
+}
+
+/// What was tried last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tried {
+    Question,
+    Whole,
+    Chunk,
 }
 
 pub(super) struct Upload<'a> {
@@ -73,12 +92,16 @@ pub(super) struct Upload<'a> {
     chunk: u64,
     /// Whether this registry has no use for chunks.
     whole_only: bool,
+    tried: Tried,
     /// How many bytes the registry had when it last said so.
     known: u64,
+    /// How many bytes were sent in all.
+    sent: Arc<AtomicU64>,
     failures: u32,
     failed_at: u64,
     all_failures: u32,
     nonsense: u32,
+    nonsense_at: u64,
 }
 
 impl<'a> Upload<'a> {
@@ -96,11 +119,14 @@ impl<'a> Upload<'a> {
             session: None,
             chunk: u64::MAX,
             whole_only: false,
+            tried: Tried::Question,
             known: 0,
+            sent: Arc::default(),
             failures: 0,
             failed_at: 0,
             all_failures: 0,
             nonsense: 0,
+            nonsense_at: 0,
         }
     }
 
@@ -128,9 +154,10 @@ impl<'a> Upload<'a> {
 
     /// One request more. Whether the registry has the blob now.
     fn step(&mut self) -> Result<bool> {
+        self.tried = Tried::Question;
         let Some(session) = &self.session else {
             // An answer that was lost may have been that all is well.
-            if self.all_failures > 0 && has(self.endpoint, self.blob, self.watch)? {
+            if self.all_failures + self.nonsense > 0 && self.is_there()? {
                 return Ok(true);
             }
             self.session = Some(open(self.endpoint, self.blob, self.watch)?);
@@ -141,26 +168,38 @@ impl<'a> Upload<'a> {
         };
         let left = self.blob.size - offset;
         if offset == 0 && left <= self.chunk {
-            self.close(Some(self.blob.size))
+            self.close(true)
         } else if left > 0 {
             self.send_chunk(offset, left.min(self.chunk.max(session.smallest))).map(|()| false)
         } else {
-            self.close(None)
+            self.close(false)
         }
     }
 
-    /// Closes the session, with all of the blob or with what the registry has already.
-    fn close(&mut self, whole: Option<u64>) -> Result<bool> {
+    /// Whether the registry has the blob; one that lets nobody look may have it or not.
+    fn is_there(&self) -> Result<bool> {
+        match has(self.endpoint, self.blob, &Access::Push(self.endpoint.name()), self.watch) {
+            Err(error) if is_refused(&error) => Ok(false),
+            answer => answer,
+        }
+    }
+
+    /// Closes the session: with all of the blob, or with what the registry has already.
+    fn close(&mut self, whole: bool) -> Result<bool> {
+        let piece = self.piece(0, self.blob.size);
         let Some(session) = &mut self.session else { return Ok(false) };
         let url = session.location.clone().with_query("digest", &self.blob.digest.to_string());
         // Whatever becomes of it, the registry has to be asked before this goes on.
         session.offset = None;
-        let piece = Piece { source: self.source, blob: self.blob, start: 0, length: self.blob.size, watch: self.watch };
-        let payload = if whole.is_some() { Payload::Stream(&piece, self.blob.size) } else { Payload::Bytes(&[]) };
+        let payload = if whole { Payload::Stream(&piece, self.blob.size) } else { Payload::Bytes(&[]) };
         let request = Request::send("PUT", url, payload).header("content-type", "application/octet-stream");
+        if whole {
+            self.tried = Tried::Whole;
+            session.used = true;
+        }
         let response = send(self.endpoint, request, self.watch)?;
         match response.status() {
-            201 | 204 => {
+            200 | 201 | 204 => {
                 check_digest(self.blob, &response)?;
                 self.session = None;
                 self.confirm().map(|()| true)
@@ -170,37 +209,49 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// A registry may take a blob and forget it: then it must not be told of an image that has it.
+    /// A registry may take a blob and forget it: then it must not be told of an image that has it. Some need a moment
+    /// before they find what they have.
     fn confirm(&self) -> Result<()> {
-        match has(self.endpoint, self.blob, self.watch) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(nonsense("the registry took the blob and does not have it")),
-            // One that lets nobody look may have it all the same.
-            Err(error) if is_refused(&error) => Ok(()),
-            Err(error) => Err(error),
+        for pause in PATIENCE {
+            self.endpoint.registry().wait(pause, self.watch)?;
+            match has(self.endpoint, self.blob, &Access::Push(self.endpoint.name()), self.watch) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // One that lets nobody look may have it all the same.
+                Err(error) if is_refused(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
+        Err(nonsense("the registry took the blob and does not have it"))
     }
 
     fn send_chunk(&mut self, start: u64, length: u64) -> Result<()> {
+        let end = start + length;
+        let piece = self.piece(start, length);
         let Some(session) = &mut self.session else { return Ok(()) };
         session.offset = None;
-        let end = start + length;
-        let piece = Piece { source: self.source, blob: self.blob, start, length, watch: self.watch };
+        session.used = true;
+        self.tried = Tried::Chunk;
         let request = Request::send("PATCH", session.location.clone(), Payload::Stream(&piece, length))
             .header("content-type", "application/octet-stream")
             .header("content-range", format!("{start}-{}", end - 1));
         let response = send(self.endpoint, request, self.watch)?;
-        match response.status() {
-            201 | 202 | 204 => {
-                self.move_on(&response, end, end)?;
-                if self.known > start {
-                    Ok(())
-                } else {
-                    Err(nonsense("the registry takes a chunk and does not keep it"))
-                }
-            }
-            _ => Err(refusal(response)),
+        if !matches!(response.status(), 200 | 201 | 202 | 204) {
+            return Err(refusal(response));
         }
+        self.move_on(&response, Some(end), end)?;
+        // One that keeps a byte of each chunk would be sent the rest again and again.
+        if self.known >= start.saturating_add(length.min(PROGRESS)) {
+            Ok(())
+        } else {
+            Err(nonsense("the registry takes a chunk and does not keep it"))
+        }
+    }
+
+    /// A part of the blob to be sent, as far as not too much was sent already.
+    fn piece(&self, start: u64, length: u64) -> Piece<'a> {
+        let Upload { source, blob, watch, .. } = *self;
+        Piece { source, blob, start, length, watch, sent: Arc::clone(&self.sent) }
     }
 
     /// Asks how much the registry has.
@@ -208,7 +259,7 @@ impl<'a> Upload<'a> {
         let Some(session) = &self.session else { return Ok(()) };
         let response = send(self.endpoint, Request::get(session.location.clone()), self.watch)?;
         match response.status() {
-            200 | 202 | 204 => self.move_on(&response, 0, self.blob.size),
+            200 | 202 | 204 => self.move_on(&response, None, self.blob.size),
             404 | 405 | 410 => {
                 self.session = None;
                 Ok(())
@@ -217,63 +268,55 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// Takes over what an answer says of the session: where it is now, and how much is there; `silent` if it does not
-    /// say, and `most` at most.
-    fn move_on(&mut self, response: &Response, silent: u64, most: u64) -> Result<()> {
+    /// Takes over what an answer says of the session: where it is now, and how much is there, which is `most` at most.
+    /// If it does not say, that is `silent`; or, where nothing can be known, the session is given up.
+    fn move_on(&mut self, response: &Response, silent: Option<u64>, most: u64) -> Result<()> {
         let Some(session) = &mut self.session else { return Ok(()) };
         if response.header("location").is_some() {
             session.location = location(self.endpoint, response)?;
         }
-        let has = match response.header("range") {
-            None => silent,
-            Some(text) => match parse_range(text) {
-                // Of nothing and of one byte registries say the same.
-                Some(1) if silent != 1 => 0,
-                Some(has) if has <= most => has,
-                _ => {
-                    return Err(nonsense(&format!(
-                        "the registry says to have the bytes {:?}",
-                        &text[..text.len().min(40)]
-                    )));
-                }
-            },
+        let has = match response.header("range").map(parse_range) {
+            None if silent.is_none() && session.used => {
+                self.session = None;
+                return Ok(());
+            }
+            None => silent.unwrap_or(0),
+            // Of nothing and of one byte registries say the same.
+            Some(Some(1)) if silent != Some(1) => 0,
+            Some(Some(has)) if has <= most => has,
+            Some(_) => {
+                let range = printable(response.header("range").unwrap_or_default(), 40);
+                return Err(nonsense(&format!("the registry says to have the bytes {range:?}")));
+            }
         };
         session.offset = Some(has);
+        if has >= self.nonsense_at.saturating_add(PROGRESS) {
+            self.nonsense = 0;
+        }
         self.known = has;
         Ok(())
     }
 
     /// Waits before going on, if going on may help.
     fn recover(&mut self, error: Error) -> Result<()> {
-        if let ErrorKind::Registry(refused) = error.kind() {
-            match refused.status {
-                // Too much at once.
-                413 if self.shrink() => return Ok(()),
-                // The session is gone, or the registry is elsewhere in it than we are.
-                404 | 410 if self.session.is_some() => return self.begin_anew(error),
-                416 if self.session.is_some() => {
-                    self.session.as_mut().into_iter().for_each(|session| session.offset = None);
-                    return self.bear(error);
-                }
-                400 | 405 | 501 if self.known > 0 && !self.whole_only => {
-                    self.whole_only = true;
-                    self.chunk = u64::MAX;
-                    return self.begin_anew(error);
-                }
-                _ => {}
-            }
+        if self.sent.load(Ordering::Relaxed) > self.blob.size.saturating_mul(4).saturating_add(ALLOWANCE) {
+            return Err(error.context("too much was sent already"));
+        }
+        if let ErrorKind::Registry(refused) = error.kind()
+            && let Some(next) = self.reconsider(refused.status)
+        {
+            return self.bear(next, error);
         }
         if is_nonsense(&error) {
-            return self.begin_anew(error);
+            return self.bear(Next::Anew, error);
         }
-        if self.known >= self.failed_at + PROGRESS {
+        if self.known >= self.failed_at.saturating_add(PROGRESS) {
             self.failures = 0;
-        } else if self.failures > 0 {
-            // Something on the way may take no more than so much, and say so by breaking the connection.
-            self.shrink();
         }
+        // Something on the way may take no more than so much, and say so by breaking the connection.
+        let is_smaller = self.failures > 0 && self.tried != Tried::Question && self.shrink();
         self.failed_at = self.known;
-        self.failures += 1;
+        self.failures += u32::from(!is_smaller);
         self.all_failures += 1;
         if self.all_failures > MAX_FAILURES {
             return Err(error);
@@ -282,6 +325,42 @@ impl<'a> Upload<'a> {
             self.session = None;
         }
         self.endpoint.registry().pause(self.watch, Some(self.blob), self.failures, error)
+    }
+
+    /// What a refusal means for how this goes on, if it does.
+    fn reconsider(&mut self, status: u16) -> Option<Next> {
+        let used = self.session.as_ref()?.used;
+        match (status, self.tried) {
+            // Too much at once.
+            (413, Tried::Whole | Tried::Chunk) if self.shrink() => Some(Next::Smaller),
+            // A registry that knows no chunks gets the whole again, and has to take it.
+            (400 | 404 | 405 | 501, Tried::Chunk) if !self.whole_only => {
+                self.whole_only = true;
+                self.chunk = u64::MAX;
+                Some(Next::Anew)
+            }
+            // It is elsewhere in the session than we are.
+            (416, _) => Some(Next::Ask),
+            // The session is gone; or it holds what was sent before it broke.
+            (404 | 410, _) => Some(Next::Anew),
+            (400, Tried::Whole) if used && self.all_failures > 0 => Some(Next::Anew),
+            _ => None,
+        }
+    }
+
+    /// Goes on after an answer that may not come for ever.
+    fn bear(&mut self, next: Next, error: Error) -> Result<()> {
+        match next {
+            Next::Smaller => return Ok(()),
+            Next::Ask => self.session.as_mut().into_iter().for_each(|session| session.offset = None),
+            Next::Anew => {
+                self.session = None;
+                (self.known, self.failed_at) = (0, 0);
+            }
+        }
+        self.nonsense_at = self.known;
+        self.nonsense += 1;
+        if self.nonsense >= MAX_NONSENSE { Err(error) } else { Ok(()) }
     }
 
     /// Makes chunks smaller, if they can be.
@@ -295,31 +374,35 @@ impl<'a> Upload<'a> {
         true
     }
 
-    fn begin_anew(&mut self, error: Error) -> Result<()> {
-        self.session = None;
-        (self.known, self.failed_at) = (0, 0);
-        self.bear(error)
-    }
-
-    fn bear(&mut self, error: Error) -> Result<()> {
-        self.nonsense += 1;
-        if self.nonsense >= MAX_NONSENSE { Err(error) } else { Ok(()) }
-    }
-
     /// Lets the registry throw away what it has of an upload that failed for good; what it answers does not matter.
+    /// Another host is asked for nothing.
     fn abandon(&self, error: &Error) {
         let is_reachable =
             matches!(error.kind(), ErrorKind::Registry(_) | ErrorKind::Protocol { .. }) || error.is_corrupt();
         if let Some(session) = self.session.as_ref().filter(|_| is_reachable) {
-            let _ = send(self.endpoint, Request::delete(session.location.clone()), self.watch);
+            give_up(self.endpoint, session, self.watch);
         }
     }
 }
 
+/// How an upload goes on after a refusal.
+enum Next {
+    Smaller,
+    Ask,
+    Anew,
+}
+
+/// Tells the registry that a session is not needed (distribution-spec, "Cancel an upload").
+pub(super) fn give_up(endpoint: &Endpoint, session: &Session, watch: &Watch<'_>) {
+    if session.location.origin == *endpoint.origin() {
+        let _ = send(endpoint, Request::delete(session.location.clone()), watch);
+    }
+}
+
 /// Whether the registry itself has the blob; mirrors are not asked.
-pub(super) fn has(endpoint: &Endpoint, blob: &Descriptor, watch: &Watch<'_>) -> Result<bool> {
+pub(super) fn has(endpoint: &Endpoint, blob: &Descriptor, access: &Access<'_>, watch: &Watch<'_>) -> Result<bool> {
     let request = Request::head(endpoint.url(endpoint.blob_path(blob.digest)));
-    let response = endpoint.send(request, &[Access::Push(endpoint.name())], watch)?;
+    let response = endpoint.send(request, &[*access], watch)?;
     match response.status() {
         200 => Ok(response.content_length().is_none_or(|length| length == blob.size)),
         404 => Ok(false),
@@ -361,7 +444,11 @@ pub(super) fn mount(endpoint: &Endpoint, blob: &Descriptor, from: &str, watch: &
         Err(error) => return Err(error),
     };
     match response.status() {
-        201 => Ok(if check_digest(blob, &response).is_ok() { Mount::Mounted } else { Mount::Refused }),
+        // Not every registry that says so has it.
+        201 if check_digest(blob, &response).is_ok() => {
+            let is_there = has(endpoint, blob, &Access::Push(endpoint.name()), watch)?;
+            Ok(if is_there { Mount::Mounted } else { Mount::Refused })
+        }
         202 => Ok(session(endpoint, &response).map_or(Mount::Refused, Mount::Opened)),
         _ => Ok(Mount::Refused),
     }
@@ -373,7 +460,7 @@ fn uploads(endpoint: &Endpoint) -> String {
 
 fn session(endpoint: &Endpoint, response: &Response) -> Result<Session> {
     let smallest = response.header("oci-chunk-min-length").and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    Ok(Session { location: location(endpoint, response)?, offset: Some(0), smallest })
+    Ok(Session { location: location(endpoint, response)?, offset: Some(0), smallest, used: false })
 }
 
 /// Where an answer says that the upload goes on: anywhere on the registry; elsewhere only at an address that is signed
@@ -385,7 +472,8 @@ fn location(endpoint: &Endpoint, response: &Response) -> Result<Url> {
     let url = response.url().join(location)?;
     if url.origin != *endpoint.origin() {
         may_redirect(endpoint.origin(), &url.origin)?;
-        if !url.has_query() {
+        let is_inside = url.origin.is_private_address() && !endpoint.origin().is_private_address();
+        if is_inside || !url.has_query() {
             let reason = format!("{} sends an upload to {}, another host", endpoint.origin(), url.origin);
             return Err(ErrorKind::Protocol { reason }.into());
         }
@@ -414,6 +502,10 @@ fn check_digest(blob: &Descriptor, response: &Response) -> Result<()> {
 /// `0-499`: how many bytes that are, from the first.
 fn parse_range(text: &str) -> Option<u64> {
     let (start, last) = text.trim().strip_prefix("bytes=").unwrap_or(text.trim()).split_once('-')?;
+    if (start, last) == ("0", "-1") {
+        // zot says so of an empty session.
+        return Some(0);
+    }
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if start != "0" || !digits(last) {
         return None;
@@ -438,6 +530,8 @@ struct Piece<'a> {
     start: u64,
     length: u64,
     watch: &'a Watch<'a>,
+    /// Counts what is sent, over all parts.
+    sent: Arc<AtomicU64>,
 }
 
 impl Content for Piece<'_> {
@@ -467,11 +561,21 @@ impl Read for PieceReader<'_> {
         }
         self.at += count as u64;
         // A source that verifies does so at its end; the last bytes are not sent before.
-        if self.at == blob.size && self.inner.read(&mut [0])? != 0 {
+        if self.at == blob.size && !is_at_end(&mut self.inner)? {
             return Err(Error::from(ErrorKind::SizeMismatch { expected: blob.size, found: blob.size + 1 }).into());
         }
+        self.piece.sent.fetch_add(count as u64, Ordering::Relaxed);
         watch.tell(&Event::Progress { blob, bytes: self.at });
         Ok(count)
+    }
+}
+
+fn is_at_end(reader: &mut dyn Read) -> io::Result<bool> {
+    loop {
+        match reader.read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return Ok(result? == 0),
+        }
     }
 }
 
@@ -484,6 +588,7 @@ mod tests {
     fn ranges_say_how_much_is_there() {
         assert_eq!(parse_range("0-499"), Some(500));
         assert_eq!(parse_range("bytes=0-0"), Some(1));
+        assert_eq!(parse_range("0--1"), Some(0));
         for rubbish in
             ["", "0", "-", "0-", "-5", "0--5", "5-9", "0-+5", "0-18446744073709551615", "0-99999999999999999999"]
         {

@@ -110,12 +110,16 @@ impl Url {
     /// which no registry sends).
     pub(super) fn join(&self, location: &str) -> Result<Url> {
         let scheme = if self.origin.https { "https" } else { "http" };
-        if location.contains("://") && !location.starts_with('/') {
+        let is_whole = location.split(['/', '?', '#']).next().is_some_and(|scheme| scheme.ends_with(':'));
+        if is_whole {
             Url::parse(location)
         } else if location.starts_with("//") {
             Url::parse(&format!("{scheme}:{location}"))
         } else if location.starts_with('/') {
             Url::parse(&format!("{}{location}", self.origin))
+        } else if location.starts_with('?') {
+            let path = self.target.split('?').next().unwrap_or_default();
+            Url::parse(&format!("{}{path}{location}", self.origin))
         } else {
             let path = self.target.split('?').next().unwrap_or_default();
             let folder = path.rfind('/').map_or("/", |end| &path[..=end]);
@@ -232,6 +236,8 @@ mod tests {
             ("//storage.test/b", "https://storage.test/b"),
             ("/b?c=d", "https://example.com:8443/b?c=d"),
             ("b", "https://example.com:8443/v2/a/blobs/b"),
+            ("?last=z", "https://example.com:8443/v2/a/blobs/x?last=z"),
+            ("b?to=http://other", "https://example.com:8443/v2/a/blobs/b?to=http://other"),
             ("/b?to=http://other", "https://example.com:8443/b?to=http://other"),
             ("https://storage.test", "https://storage.test/"),
             ("https://storage.test?q", "https://storage.test/?q"),

@@ -139,11 +139,14 @@ impl Contents {
         record.has.blobs.insert(digest);
     }
 
-    pub(super) fn add_manifest(&self, repository: &ImageReference, manifest: &Descriptor) {
+    pub(super) fn add_manifest(&self, repository: &ImageReference, manifest: &Descriptor) -> Result<()> {
+        // What is recorded is not looked into any more: all that is there has to be recorded first.
+        self.keep(repository)?;
         let mut records = lock(&self.records);
         let record = records.entry(repository.repository().to_owned()).or_default();
         record.removed.remove(&manifest.digest);
         record.has.manifests.insert(manifest.digest, manifest.media_type.clone());
+        Ok(())
     }
 
     /// Lets a tag lead to a manifest. One that the store has under another host keeps that name.

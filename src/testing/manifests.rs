@@ -82,7 +82,7 @@ fn put(service: &Service, name: &ImageReference, wanted: &Identifier, request: &
     }
     let tags = tags_to_set(name, wanted, request)?;
     service.contents.store().write_as(&found, &bytes)?;
-    service.contents.add_manifest(name, &found);
+    service.contents.add_manifest(name, &found)?;
     for tag in &tags {
         service.contents.tag(name, tag, &found)?;
     }

@@ -1,5 +1,6 @@
 //! From anywhere to anywhere: documents are read first, blobs go before what leads to them, and the name comes last.
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -12,6 +13,7 @@ use super::jobs;
 use super::pulled::Transferred;
 
 use crate::descriptor::Descriptor;
+use crate::digest::Digest;
 use crate::error::Context;
 use crate::error::Error;
 use crate::error::ErrorKind;
@@ -29,9 +31,10 @@ use crate::registry::Registry;
 use crate::store::Name;
 use crate::store::Store;
 
-/// How deep indexes may nest, and how many documents they may lead to.
+/// How deep indexes may nest, and how many documents they may lead to, with how many bytes.
 const MAX_DEPTH: u64 = 4;
 const MAX_DOCUMENTS: u64 = 1000;
+const MAX_BYTES: u64 = 32 << 20;
 
 mod sealed {
     use super::Destination;
@@ -153,6 +156,12 @@ pub struct Copied {
     pub reused: Transferred,
 }
 
+impl Copied {
+    fn forget(&mut self) {
+        (self.sent, self.mounted, self.reused) = Default::default();
+    }
+}
+
 impl<'a> Transfer<'a> {
     /// How many blobs go at once: 4 by default, at least 1.
     pub fn jobs(self, jobs: usize) -> Transfer<'a> {
@@ -183,7 +192,7 @@ impl<'a> Transfer<'a> {
     /// * Those of [`Repository::fetch`](crate::registry::Repository::fetch),
     ///   [`Repository::blob`](crate::registry::Repository::blob),
     ///   [`Repository::push_blob`](crate::registry::Repository::push_blob) and
-    ///   [`Repository::put`](crate::registry::Repository::put) for registries, of [`Store::blob`] and [`Store::tag`] for
+    ///   [`Repository::push_manifest`](crate::registry::Repository::push_manifest) for registries, of [`Store::blob`] and [`Store::tag`] for
     ///   stores.
     /// * [`ErrorKind::Cancelled`].
     pub fn to(&self, target: impl Target) -> Result<Copied> {
@@ -216,7 +225,10 @@ struct Graph {
     documents: Vec<Root>,
     /// Each once, in the order in which they are met.
     blobs: Vec<Descriptor>,
-    seen: HashSet<crate::digest::Digest>,
+    seen_blobs: HashSet<Digest>,
+    seen_documents: HashSet<Digest>,
+    /// How many bytes the documents have.
+    bytes: u64,
 }
 
 impl Copying<'_> {
@@ -241,11 +253,12 @@ impl Copying<'_> {
             mounted: Transferred::default(),
             reused: Transferred::default(),
         };
-        self.blobs(&graph.blobs, &mut copied)?;
+        self.blobs(&graph.blobs, &mut copied, false)?;
         copied.previous = match self.documents(&graph.documents) {
-            // The registry may have lost since what it had, or said that it had.
+            // The registry has lost what it had, or never had what it said: nothing is believed any more.
             Err(error) if is_incomplete(&error) => {
-                self.blobs(&graph.blobs, &mut copied)?;
+                copied.forget();
+                self.blobs(&graph.blobs, &mut copied, true)?;
                 self.documents(&graph.documents)?
             }
             done => done?,
@@ -256,8 +269,12 @@ impl Copying<'_> {
 
     /// Reads all documents that a document leads to.
     fn explore(&self, document: Root, depth: u64, graph: &mut Graph) -> Result<()> {
-        if graph.seen.len() as u64 >= MAX_DOCUMENTS * 100 || graph.documents.len() as u64 >= MAX_DOCUMENTS {
+        graph.bytes = graph.bytes.saturating_add(document.raw().len() as u64);
+        if graph.documents.len() as u64 >= MAX_DOCUMENTS {
             return Err(Error::limit(Limit::Documents, MAX_DOCUMENTS));
+        }
+        if graph.bytes > MAX_BYTES {
+            return Err(Error::limit(Limit::DocumentSize, MAX_BYTES));
         }
         match &document {
             Root::Manifest(manifest) => {
@@ -273,7 +290,7 @@ impl Copying<'_> {
                         graph.add_blob(entry);
                     } else if depth >= MAX_DEPTH {
                         return Err(Error::limit(Limit::IndexDepth, MAX_DEPTH));
-                    } else if graph.seen.insert(entry.digest) {
+                    } else if graph.seen_documents.insert(entry.digest) {
                         self.watch.check()?;
                         let document = self.from.document(entry, self.watch)?;
                         self.explore(document, depth + 1, graph)?;
@@ -285,13 +302,14 @@ impl Copying<'_> {
         Ok(())
     }
 
-    fn blobs(&self, blobs: &[Descriptor], copied: &mut Copied) -> Result<()> {
-        let neighbours = self.from.neighbours(self.to, blobs)?;
+    /// Brings the blobs that are not there; or, with `all`, whichever the target says to have.
+    fn blobs(&self, blobs: &[Descriptor], copied: &mut Copied, all: bool) -> Result<()> {
+        let neighbours = if all { HashMap::new() } else { self.from.neighbours(self.to, blobs)? };
         let count = blobs.len();
         let named: Vec<(usize, &Descriptor)> = blobs.iter().enumerate().collect();
         let done = jobs::run(&named, self.jobs, self.watch, |(n, blob)| {
             let beside = neighbours.get(&blob.digest).map_or(&[][..], Vec::as_slice);
-            self.blob(blob, beside).context(|| format!("blob {} of {count}, {}", n + 1, blob.digest))
+            self.blob(blob, beside, all).context(|| format!("blob {} of {count}, {}", n + 1, blob.digest))
         })?;
         for (blob, brought) in blobs.iter().zip(done) {
             match brought {
@@ -303,8 +321,8 @@ impl Copying<'_> {
         Ok(())
     }
 
-    fn blob(&self, blob: &Descriptor, neighbours: &[String]) -> Result<Option<Brought>> {
-        if self.to.has_blob(blob, self.watch)? {
+    fn blob(&self, blob: &Descriptor, neighbours: &[String], all: bool) -> Result<Option<Brought>> {
+        if !all && self.to.has_blob(blob, self.watch)? {
             self.watch.tell(&Event::Reused { blob });
             return Ok(None);
         }
@@ -332,7 +350,7 @@ impl Copying<'_> {
 
 impl Graph {
     fn add_blob(&mut self, blob: &Descriptor) {
-        if self.seen.insert(blob.digest) {
+        if self.seen_blobs.insert(blob.digest) {
             self.blobs.push(blob.clone());
         }
     }

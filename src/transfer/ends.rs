@@ -26,6 +26,8 @@ use crate::verify::VerifiedReader;
 
 /// How many other names of a store are looked into for repositories to mount from.
 const MAX_NEIGHBOURS: usize = 100;
+/// How many repositories are offered for one blob.
+const MAX_OFFERS: usize = 3;
 const CHUNK: usize = 128 << 10;
 
 /// Where content comes from.
@@ -114,7 +116,9 @@ impl Origin {
                     let Ok(manifest) = store.manifest_at(root) else { continue };
                     for blob in manifest.layers().iter().chain([manifest.config()]) {
                         let repositories = found.entry(blob.digest).or_default();
-                        if !repositories.iter().any(|known| known == name.repository()) {
+                        if repositories.len() < MAX_OFFERS
+                            && !repositories.iter().any(|known| known == name.repository())
+                        {
                             repositories.push(name.repository().to_owned());
                         }
                     }
@@ -180,8 +184,12 @@ impl Destination {
     /// Whether a document is there.
     pub(super) fn has_document(&self, document: &Descriptor, watch: &Watch<'_>) -> Result<bool> {
         match self {
-            Destination::Registry(repository, _) => repository.has_document_watched(document, watch),
-            Destination::Store(store, _) => Ok(store.document(document).is_ok()),
+            Destination::Registry(repository, _) => match repository.has_document_watched(document, watch) {
+                Err(error) if is_refused(&error) => Ok(false),
+                answer => answer,
+            },
+            // What is there is compared and promised anew when it is put.
+            Destination::Store(..) => Ok(false),
         }
     }
 

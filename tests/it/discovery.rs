@@ -123,7 +123,7 @@ fn artifact(subject: &Descriptor, kind: &str, note: &str) -> Root {
 fn refer(app: &Repository, subject: &Descriptor, kind: &str, note: &str) -> Descriptor {
     let root = artifact(subject, kind, note);
     app.push_bytes(MediaType::OCI_EMPTY, b"{}").unwrap();
-    app.put(&root, &Identifier::Digest(root.descriptor().digest)).unwrap();
+    app.push_manifest(&root, &Identifier::Digest(root.descriptor().digest)).unwrap();
     root.descriptor()
 }
 
@@ -197,10 +197,10 @@ fn a_tag_that_is_no_list_is_left_alone() {
     let root = app.fetch(&image.identifier()).unwrap();
     let subject = root.descriptor();
     let tag = image.with_tag(&format!("sha256-{}", subject.digest.hex())).unwrap();
-    app.put(&root, &tag.identifier()).unwrap();
+    app.push_manifest(&root, &tag.identifier()).unwrap();
     let signature = artifact(&subject, SIGNATURE, "x");
     app.push_bytes(MediaType::OCI_EMPTY, b"{}").unwrap();
-    let error = failure(app.put(&signature, &Identifier::Digest(signature.descriptor().digest)));
+    let error = failure(app.push_manifest(&signature, &Identifier::Digest(signature.descriptor().digest)));
     assert_kind!(error, ErrorKind::InvalidDocument { .. });
     assert_eq!(app.fetch(&tag.identifier()).unwrap().descriptor().digest, subject.digest);
 }

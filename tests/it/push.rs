@@ -240,7 +240,7 @@ fn documents_are_pushed_byte_for_byte() {
     let strange = text.replacen('{', "{ \n \"zz\" : 1e0 ,\t\"x\":{\"b\":1,\"a\":[]},", 1);
     let root = Root::parse(strange.clone().into_bytes(), None).unwrap();
     let tag = pushing.there.with_tag("strange").unwrap().identifier();
-    pushing.repository().put(&root, &tag).unwrap();
+    pushing.repository().push_manifest(&root, &tag).unwrap();
     let back = pushing.repository().fetch(&tag).unwrap();
     assert_eq!(String::from_utf8(back.raw().to_vec()).unwrap(), strange);
 }
@@ -256,7 +256,7 @@ fn several_tags_are_put_at_once() {
         }
         pushing.served.registry.clear_requests();
         let root = Root::Manifest(pushing.image.manifest().clone());
-        pushing.repository().put_tags(&root, &["a", "b", "c"]).unwrap();
+        pushing.repository().push_tags(&root, &["a", "b", "c"]).unwrap();
         assert_eq!(pushing.served.count("PUT", "/manifests/"), if together { 1 } else { 4 });
         assert_eq!(pushing.repository().tags().collect::<Result<Vec<_>, _>>().unwrap(), ["1", "a", "b", "c"]);
     }
@@ -358,4 +358,17 @@ fn a_push_logs_in() {
         .map(|request| request.path.as_str())
         .collect();
     assert_eq!(tokens, ["/token?service=layercake&scope=repository:b:pull,push"], "one token does for all of it");
+}
+
+/// An index that is there already is pushed again, as often as anybody likes.
+#[test]
+fn an_index_may_be_pushed_again() {
+    let (served, there) = Served::with(&Fixture::demo());
+    let store = served.scratch.store("store");
+    let client = client();
+    copy((&client, &there)).to((&store, &there)).unwrap();
+    for _ in 0..2 {
+        let pushed = copy((&store, &there)).to((&client, &there)).unwrap();
+        assert_eq!((pushed.sent.blobs, pushed.mounted.blobs), (0, 0));
+    }
 }
