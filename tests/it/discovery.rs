@@ -80,8 +80,15 @@ fn strange_pages_come_to_an_end() {
     assert_kind!(last(&served, link(&format!("http://{}/v2/app/tags/list", thief.host()))), ErrorKind::Protocol { .. });
     assert!(thief.requests().is_empty());
     assert_kind!(last(&served, link("ftp://x/")), ErrorKind::Protocol { .. });
-    for body in ["", "[]x", r#"{"tags":7}"#, r#"{"tags":["a b"]}"#, r#"{"tags":["\u001b[2J"]}"#, r#"{"tags":["../x"]}"#]
-    {
+    for body in [
+        "",
+        "[]x",
+        r#"{"tags":7}"#,
+        r#"{"tags":["a b"]}"#,
+        r#"{"tags":["\u001b[2J"]}"#,
+        r#"{"tags":["../x"]}"#,
+        r#"{"tags":["a:b"]}"#,
+    ] {
         assert_kind!(last(&served, Fault::on("/tags/list").body(body)), ErrorKind::InvalidDocument { .. });
     }
     assert_kind!(last(&served, Fault::on("/tags/list").body(vec![b' '; 9 << 20])), ErrorKind::LimitExceeded { .. });

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod faults;
+mod oddities;
 
 use std::sync::Mutex;
 use std::time::Duration;

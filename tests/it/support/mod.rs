@@ -4,6 +4,8 @@
 
 pub mod http;
 pub mod model;
+#[cfg(feature = "registry")]
+pub mod scripted;
 pub mod tape;
 pub mod tools;
 pub mod tree;
