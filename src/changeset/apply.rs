@@ -160,7 +160,7 @@ impl<'a> Applier<'a> {
 
     fn whiteout(&mut self, path: &[u8]) -> Result<()> {
         if self.ground.overlay.is_some() {
-            return Overlay::whiteout(&mut self.ground, path);
+            return self.ground.whiteout(path);
         }
         let (parent, name) = split(path);
         match self.ground.existing(parent)? {
@@ -171,7 +171,7 @@ impl<'a> Applier<'a> {
 
     fn opaque(&mut self, path: &[u8]) -> Result<()> {
         if self.ground.overlay.is_some() {
-            return Overlay::opaque(&mut self.ground, path);
+            return self.ground.opaque(path);
         }
         match self.ground.existing(path)? {
             Some(directory) => self.ground.hide(&directory, None),
@@ -232,7 +232,7 @@ impl<'a> Applier<'a> {
         }
         self.dress_directory(entry, at, exists)?;
         if found.is_some() && !exists {
-            Overlay::cover(&mut self.ground, parent, name)?;
+            self.ground.cover(parent, name)?;
         }
         Ok(true)
     }
@@ -365,7 +365,7 @@ impl<'a> Applier<'a> {
     fn hard_link(&mut self, entry: &RawEntry, at: &Place<'_>) -> Result<bool> {
         let mut target = clean(&entry.link);
         if self.ground.overlay.is_some() {
-            target = Overlay::bring_up(&mut self.ground, &target)?;
+            target = self.ground.bring_up(&target)?;
         }
         let (above, last) = split(&target);
         let shown = || String::from_utf8_lossy(&entry.link).into_owned();
@@ -410,7 +410,7 @@ impl<'a> Applier<'a> {
         let place = at.parent.folder.join(at.name);
         if self.ground.overlay.as_ref().is_some_and(Overlay::knows_below) {
             // It took the place of what lies below, for all that it is not there.
-            Overlay::whiteout(&mut self.ground, &place)?;
+            self.ground.whiteout(&place)?;
         }
         self.left_out.insert(place);
         Ok(false)

@@ -8,7 +8,6 @@ use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::changeset::ground::Parent;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::fs::rooted::Folder;
@@ -20,7 +19,7 @@ const PROBE: &str = ".wh..layercake-Probe-\u{e9}";
 const SPELLINGS: [&str; 2] = [".wh..layercake-pROBE-\u{e9}", ".wh..layercake-Probe-e\u{301}"];
 
 /// Whether the file system folds names.
-pub(super) fn folds(root: &Parent) -> Result<bool, Errno> {
+pub(super) fn folds(root: &Folder) -> Result<bool, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(root, PROBE, flags, Mode::RUSR) {
         Ok(_) | Err(Errno::EXIST) => {}

@@ -118,7 +118,7 @@ impl Ground {
         let root = ground.parent(b"")?;
         ground.touch(&root)?;
         let fail = |error| ground.rooted.error("write to", b"", error);
-        ground.folding = folding::folds(&root).map_err(fail)?;
+        ground.folding = folding::folds(&root.folder).map_err(fail)?;
         if ground.folding {
             ground.rooted.walk_by_component();
         }
@@ -380,7 +380,7 @@ struct Maker<'a>(&'a mut Ground);
 
 impl Walker for Maker<'_> {
     fn missing(&mut self, folder: &Folder, name: &[u8]) -> Result<Turn> {
-        if let Some(turn) = Overlay::from_below(self.0, folder, name)? {
+        if let Some(turn) = self.0.turn_below(folder, name)? {
             return Ok(turn);
         }
         self.0.make_implied(folder, name)?;
@@ -390,7 +390,7 @@ impl Walker for Maker<'_> {
     fn blocked(&mut self, folder: &Folder, name: &[u8]) -> Result<Turn> {
         self.0.make_implied(folder, name)?;
         let parent = self.0.enter_again(folder)?;
-        Overlay::cover(self.0, &parent, name)?;
+        self.0.cover(&parent, name)?;
         Ok(Turn::Again)
     }
 

@@ -41,9 +41,11 @@
 
 mod apply;
 mod attributes;
+mod copy_up;
 mod entry;
 mod folding;
 mod ground;
+mod lowerdir;
 mod options;
 mod overlay;
 mod report;
