@@ -57,7 +57,6 @@ mod docker_config;
 mod download;
 mod endpoint;
 mod fault;
-mod helper;
 mod host;
 mod http;
 mod listing;

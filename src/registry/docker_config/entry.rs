@@ -36,7 +36,7 @@ pub(super) fn credentials(entry: &Value) -> Result<Option<Credentials>, String> 
 }
 
 /// The user name must be one that a header can carry: it ends at the first colon.
-pub(in crate::registry) fn password_of(username: &str, password: &str) -> Result<Credentials, String> {
+pub(super) fn password_of(username: &str, password: &str) -> Result<Credentials, String> {
     match username {
         "" => Err("it has no user name".to_owned()),
         _ if username.contains(':') => Err("its user name has a colon".to_owned()),
@@ -45,7 +45,7 @@ pub(in crate::registry) fn password_of(username: &str, password: &str) -> Result
 }
 
 /// A field's text, whatever the case of its name; none if it is missing or empty.
-pub(in crate::registry) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, String> {
+pub(super) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, String> {
     match field(fields, name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),

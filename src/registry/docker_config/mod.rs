@@ -1,6 +1,7 @@
 //! The credentials that `docker login` and `podman login` left: `config.json` and `auth.json`.
 
 mod entry;
+mod helper;
 mod key;
 
 use std::env;
@@ -21,7 +22,6 @@ use serde_json::Value;
 
 use super::credentials::CredentialSource;
 use super::credentials::Credentials;
-use super::helper::Helpers;
 
 use crate::error::Error;
 use crate::error::ErrorKind;
@@ -29,11 +29,9 @@ use crate::error::Result;
 use crate::error::printable;
 
 use entry::field;
+use helper::Helpers;
 use key::Key;
 use key::Server;
-
-pub(super) use entry::password_of;
-pub(super) use entry::text;
 
 /// The most bytes of a configuration: 1 MiB.
 const MAX_SIZE: u64 = 1 << 20;

@@ -27,12 +27,12 @@ use rustix::process::Pid;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::credentials::Credentials;
-use super::credentials::TOKEN_USER;
-use super::docker_config::password_of;
-use super::docker_config::text;
+use super::entry::password_of;
+use super::entry::text;
 
 use crate::error::printable;
+use crate::registry::credentials::Credentials;
+use crate::registry::credentials::TOKEN_USER;
 
 /// The most bytes that a helper may print, and that are kept of its complaints.
 const MAX_OUTPUT: usize = 64 << 10;
