@@ -79,6 +79,11 @@ impl Answer {
         Answer::new(200, "application/json", value.to_string().into_bytes())
     }
 
+    /// One that demands what the challenge says.
+    pub(super) fn unauthorized(challenge: &str) -> Answer {
+        Answer::error(401, "UNAUTHORIZED", "authentication required").with("www-authenticate", challenge)
+    }
+
     /// One without a body.
     pub(super) fn empty(status: u16) -> Answer {
         Answer { status, headers: Vec::new(), content: Content::Bytes(Vec::new()) }

@@ -1,7 +1,5 @@
 //! Who may do what.
 
-use std::fmt;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
@@ -9,6 +7,7 @@ use super::answer::Answer;
 use super::clock::Clock;
 use super::endpoint::Endpoint;
 use super::request::Request;
+use super::scope::Scope;
 use super::tokens::Tokens;
 
 /// What the registry demands of its clients.
@@ -23,13 +22,6 @@ pub(super) struct Guard {
     /// What is granted at most, where that is not everything.
     pub(super) grants: Option<Vec<String>>,
     pub(super) clock: Option<Clock>,
-}
-
-/// A kind of thing, its name and what may be done with it (distribution, "Token Scope Documentation").
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Scope {
-    pub(super) resource: String,
-    pub(super) actions: Vec<String>,
 }
 
 impl Guard {
@@ -49,7 +41,7 @@ impl Guard {
                 tokens.refuse(header, &needed, self.clock.as_ref())
             }
             None if self.may_log_in(header) => None,
-            None => Some(unauthorized("Basic realm=\"layercake\"")),
+            None => Some(Answer::unauthorized("Basic realm=\"layercake\"")),
         }
     }
 
@@ -97,38 +89,4 @@ fn needed(endpoint: &Endpoint, request: &Request) -> Vec<Scope> {
         needed.push(Scope::of_repository(&from, &["pull"]));
     }
     needed
-}
-
-impl Scope {
-    fn new(resource: &str, actions: &[&str]) -> Scope {
-        Scope { resource: resource.to_owned(), actions: actions.iter().map(|&action| action.to_owned()).collect() }
-    }
-
-    fn of_repository(name: &str, actions: &[&str]) -> Scope {
-        Scope::new(&format!("repository:{name}"), actions)
-    }
-
-    /// The scopes of a parameter, which are separated by spaces.
-    pub(super) fn parse_all(text: &str) -> impl Iterator<Item = Scope> {
-        text.split(' ').filter_map(|scope| {
-            let (resource, actions) = scope.rsplit_once(':')?;
-            Some(Scope::new(resource, &actions.split(',').collect::<Vec<_>>()))
-        })
-    }
-
-    /// Whether a token that has these allows this.
-    pub(super) fn is_within(&self, granted: &[Scope]) -> bool {
-        let same = || granted.iter().filter(|scope| scope.resource == self.resource);
-        self.actions.iter().all(|action| same().any(|scope| scope.actions.contains(action)))
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.resource, self.actions.join(","))
-    }
-}
-
-pub(super) fn unauthorized(challenge: &str) -> Answer {
-    Answer::error(401, "UNAUTHORIZED", "authentication required").with("www-authenticate", challenge)
 }

@@ -21,7 +21,7 @@ use super::fault::Fault;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::service::Service;
-use super::tokens;
+use super::token_server;
 use super::wire::close_politely;
 use super::wire::read_request;
 use super::wire::send;
@@ -137,7 +137,7 @@ fn respond(shared: &Shared, request: &Request, body: &mut Body<'_>, fault: &Faul
 
 fn real_answer(shared: &Shared, request: &Request, body: &mut Body<'_>) -> Answer {
     if request.path.split('?').next() == Some(TOKEN_PATH) {
-        return tokens::answer(&shared.guard, request, body).unwrap_or_else(|error| Refusal::from(error).0);
+        return token_server::answer(&shared.guard, request, body).unwrap_or_else(|error| Refusal::from(error).0);
     }
     let endpoint = Endpoint::parse(&shared.service.host, &request.path);
     if let Some(refused) = lock(&shared.guard).refuse(request, endpoint.as_ref().ok()) {
