@@ -20,6 +20,7 @@ use super::endpoint::Endpoint;
 use super::fault::Fault;
 use super::refusal::Refusal;
 use super::request::Request;
+use super::route;
 use super::service::Service;
 use super::token_server;
 use super::wire::close_politely;
@@ -143,6 +144,6 @@ fn real_answer(shared: &Shared, request: &Request, body: &mut Body<'_>) -> Answe
     if let Some(refused) = lock(&shared.guard).refuse(request, endpoint.as_ref().ok()) {
         return refused;
     }
-    let answered = endpoint.and_then(|endpoint| shared.service.answer(&endpoint, request, body));
+    let answered = endpoint.and_then(|endpoint| route::answer(&shared.service, &endpoint, request, body));
     answered.unwrap_or_else(|Refusal(answer)| answer)
 }

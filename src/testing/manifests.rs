@@ -134,7 +134,8 @@ fn created(
     digest: Digest,
     tags: &BTreeSet<String>,
 ) -> Answer {
-    let location = service.locate(&format!("/v2/{}/manifests/{digest}", name.repository()));
+    let manners = service.manners();
+    let location = manners.locate(&format!("/v2/{}/manifests/{digest}", name.repository()));
     let mut answer = Answer::empty(201).with("location", location).with("docker-content-digest", digest.to_string());
     if matches!(wanted, Identifier::Digest(_)) {
         for tag in tags {
@@ -146,7 +147,7 @@ fn created(
         Root::Index(index) => index.subject(),
     };
     match subject {
-        Some(subject) if !service.manners().without_referrers => answer.with("oci-subject", subject.digest.to_string()),
+        Some(subject) if !manners.without_referrers => answer.with("oci-subject", subject.digest.to_string()),
         _ => answer,
     }
 }

@@ -6,7 +6,6 @@ use super::answer::Answer;
 use super::refusal::Code;
 use super::refusal::Reply;
 use super::request::Request;
-use super::service::Service;
 
 const DEFAULT_LIMIT: usize = 25;
 
@@ -70,14 +69,15 @@ impl SearchResult {
     }
 }
 
-pub(super) fn ping(service: &Service) -> Reply {
-    offered(service)?;
+/// Answers where there is a search.
+pub(super) fn ping(offered: Option<&[SearchResult]>) -> Reply {
+    offered.ok_or(Code::NoEndpoint)?;
     Ok(Answer::json(&json!(true)).with("x-docker-registry-version", "0.9.1"))
 }
 
 /// The results whose name or description has the term, in the order they were offered.
-pub(super) fn search(service: &Service, request: &Request) -> Reply {
-    let offered = offered(service)?;
+pub(super) fn search(offered: Option<&[SearchResult]>, request: &Request) -> Reply {
+    let offered = offered.ok_or(Code::NoEndpoint)?;
     let query = request.query();
     let term = query.first("q").unwrap_or_default();
     let limit = match query.first("n").map(str::parse) {
@@ -88,10 +88,6 @@ pub(super) fn search(service: &Service, request: &Request) -> Reply {
     let fits = |result: &&SearchResult| result.name.contains(term) || result.description.contains(term);
     let results: Vec<_> = offered.iter().filter(fits).take(limit).map(to_json).collect();
     Ok(Answer::json(&json!({ "query": term, "num_results": results.len(), "results": results })))
-}
-
-fn offered(service: &Service) -> Reply<Vec<SearchResult>> {
-    service.manners().search.ok_or_else(|| Code::NoEndpoint.into())
 }
 
 fn to_json(result: &SearchResult) -> serde_json::Value {
