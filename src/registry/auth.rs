@@ -103,10 +103,13 @@ pub(super) struct Authenticator {
     /// Hosts of token servers that get credentials although they are not the registry's.
     trusted: Vec<String>,
     /// What was found out, by registry and purpose: whoever waits for a token holds up nobody who wants another.
-    known: Mutex<HashMap<(Origin, Purpose), Arc<Mutex<Known>>>>,
+    known: Mutex<HashMap<(Origin, Purpose), Shared>>,
     /// The registries that want credentials with each request, without a token server.
     direct: Mutex<HashSet<Origin>>,
 }
+
+/// The same for all threads that want it.
+type Shared = Arc<Mutex<Known>>;
 
 /// What was found out about one registry, for one purpose.
 #[derive(Debug, Default)]
@@ -177,7 +180,7 @@ impl Authenticator {
         Ok(response)
     }
 
-    fn known(&self, origin: &Origin, purpose: &Purpose) -> Arc<Mutex<Known>> {
+    fn known(&self, origin: &Origin, purpose: &Purpose) -> Shared {
         let mut known = lock(&self.known);
         if known.len() > MAX_KNOWN {
             known.clear();
