@@ -61,6 +61,7 @@ mod host;
 mod http;
 mod listing;
 mod pace;
+mod piece;
 mod publish;
 mod rate;
 mod referrers;
@@ -68,6 +69,7 @@ mod repository;
 mod retry;
 mod search;
 mod secret;
+mod session;
 mod upload;
 mod url;
 
@@ -110,6 +112,7 @@ pub(crate) use download::Download;
 pub(crate) use fault::is_refused;
 pub use host::Host;
 pub use listing::Listing;
+pub use piece::BlobSource;
 pub use rate::RateLimit;
 pub use repository::Blob;
 pub use repository::Repository;
@@ -120,7 +123,6 @@ pub use retry::Never;
 pub use retry::Retry;
 pub use search::Search;
 pub use search::SearchHit;
-pub use upload::BlobSource;
 
 /// The host that serves `docker.io`.
 const DOCKER_HUB: &str = "registry-1.docker.io";

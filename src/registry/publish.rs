@@ -12,13 +12,13 @@ use super::fault::refusal;
 use super::http::Payload;
 use super::http::Request;
 use super::http::Response;
+use super::piece::BlobSource;
 use super::referrers::tag_of;
 use super::repository::content_digest;
 use super::repository::silent;
 use super::repository::with_request;
-use super::upload;
-use super::upload::BlobSource;
-use super::upload::Mount;
+use super::session;
+use super::session::Mount;
 use super::upload::Upload;
 use super::url::Url;
 
@@ -49,7 +49,7 @@ impl Repository {
     /// [`ErrorKind::Registry`]: a status other than 200 and 404; the kinds of connections that fail.
     pub fn has_blob(&self, blob: &Descriptor) -> Result<bool> {
         let watch = silent();
-        self.0.registry().retrying(&watch, || upload::has(&self.0, blob, &Access::Pull(self.name()), &watch))
+        self.0.registry().retrying(&watch, || session::has(&self.0, blob, &Access::Pull(self.name()), &watch))
     }
 
     /// Takes over a blob from another repository of the same registry, without sending it. Whether that worked: where
@@ -64,7 +64,7 @@ impl Repository {
             Mount::Mounted => true,
             Mount::Refused => false,
             Mount::Opened(session) => {
-                upload::give_up(&self.0, &session, &watch);
+                session::give_up(&self.0, &session, &watch);
                 false
             }
         })
@@ -188,7 +188,7 @@ impl Repository {
     }
 
     pub(crate) fn has_blob_watched(&self, blob: &Descriptor, watch: &Watch<'_>) -> Result<bool> {
-        self.0.registry().retrying(watch, || upload::has(&self.0, blob, &Access::Push(self.name()), watch))
+        self.0.registry().retrying(watch, || session::has(&self.0, blob, &Access::Push(self.name()), watch))
     }
 
     /// Whether the other is a repository of the same registry, and not the same one.
@@ -235,7 +235,7 @@ impl Repository {
     }
 
     fn try_mount(&self, blob: &Descriptor, from: &str, watch: &Watch<'_>) -> Result<Mount> {
-        self.0.registry().retrying(watch, || upload::mount(&self.0, blob, from, watch))
+        self.0.registry().retrying(watch, || session::mount(&self.0, blob, from, watch))
     }
 
     pub(crate) fn put_watched(&self, root: &Root, identifier: &Identifier, watch: &Watch<'_>) -> Result<()> {

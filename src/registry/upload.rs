@@ -4,8 +4,6 @@
 //! and the rest follows in chunks; when it takes no more than so much at once, chunks are what it gets. A session that
 //! is lost is begun anew.
 
-use std::io;
-use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -15,21 +13,27 @@ use super::Access;
 use super::endpoint::Endpoint;
 use super::fault::is_refused;
 use super::fault::refusal;
-use super::http::Content;
 use super::http::Payload;
 use super::http::Request;
 use super::http::Response;
-use super::repository::content_digest;
-use super::url::Url;
-use super::url::may_redirect;
+use super::piece::BlobSource;
+use super::piece::Piece;
+use super::session::Session;
+use super::session::check_digest;
+use super::session::give_up;
+use super::session::has;
+use super::session::is_nonsense;
+use super::session::location;
+use super::session::nonsense;
+use super::session::open;
+use super::session::parse_range;
+use super::session::send;
 
 use crate::descriptor::Descriptor;
-use crate::digest::Algorithm;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::error::printable;
-use crate::event::Event;
 use crate::event::Watch;
 
 /// How much further an upload must be since its last failure for the count of failures to begin anew.
@@ -45,34 +49,6 @@ const SMALLEST_CHUNK: u64 = 16 << 10;
 const ALLOWANCE: u64 = 64 << 20;
 /// How long to wait before asking again whether a blob is there that was sent just now.
 const PATIENCE: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500)];
-
-/// A blob's bytes, which can be read from any offset and more than once: an upload that broke goes on in the middle. A
-/// closure is one.
-pub trait BlobSource: Sync {
-    /// A reader of the bytes from `offset` to the blob's end.
-    ///
-    /// # Errors
-    ///
-    /// Whatever keeps the bytes from being read; the upload then fails with it.
-    fn open(&self, offset: u64) -> Result<Box<dyn Read + '_>>;
-}
-
-impl<F: Fn(u64) -> Result<Box<dyn Read>> + Sync> BlobSource for F {
-    fn open(&self, offset: u64) -> Result<Box<dyn Read + '_>> {
-        self(offset)
-    }
-}
-
-/// An upload that a registry has opened.
-pub(super) struct Session {
-    location: Url,
-    /// How many bytes the registry has; none where it has to be asked.
-    offset: Option<u64>,
-    /// The least that a chunk may have, unless it is the last.
-    smallest: u64,
-    /// Whether anything was sent to it.
-    used: bool,
-}
 
 /// What was tried last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -390,209 +366,4 @@ enum Next {
     Smaller,
     Ask,
     Anew,
-}
-
-/// Tells the registry that a session is not needed (distribution-spec, "Cancel an upload").
-pub(super) fn give_up(endpoint: &Endpoint, session: &Session, watch: &Watch<'_>) {
-    if session.location.origin == *endpoint.origin() {
-        let _ = send(endpoint, Request::delete(session.location.clone()), watch);
-    }
-}
-
-/// Whether the registry itself has the blob; mirrors are not asked.
-pub(super) fn has(endpoint: &Endpoint, blob: &Descriptor, access: &Access<'_>, watch: &Watch<'_>) -> Result<bool> {
-    let request = Request::head(endpoint.url(endpoint.blob_path(blob.digest)));
-    let response = endpoint.send(request, &[*access], watch)?;
-    match response.status() {
-        200 => Ok(response.content_length().is_none_or(|length| length == blob.size)),
-        404 => Ok(false),
-        _ => Err(refusal(response)),
-    }
-}
-
-/// Opens a session.
-fn open(endpoint: &Endpoint, blob: &Descriptor, watch: &Watch<'_>) -> Result<Session> {
-    let mut url = endpoint.url(uploads(endpoint));
-    if blob.digest.algorithm() != Algorithm::Sha256 {
-        url = url.with_query("digest-algorithm", blob.digest.algorithm().name());
-    }
-    let response =
-        endpoint.send(Request::send("POST", url, Payload::Bytes(&[])), &[Access::Push(endpoint.name())], watch)?;
-    match response.status() {
-        202 => session(endpoint, &response),
-        _ => Err(refusal(response)),
-    }
-}
-
-/// What came of an attempt to have a blob of another repository.
-pub(super) enum Mount {
-    Mounted,
-    /// The registry will not, but has opened a session.
-    Opened(Session),
-    Refused,
-}
-
-/// Asks for a blob of another repository of the same registry (distribution-spec, "Mounting a blob from another
-/// repository"). Any refusal only means that it has to be sent.
-pub(super) fn mount(endpoint: &Endpoint, blob: &Descriptor, from: &str, watch: &Watch<'_>) -> Result<Mount> {
-    let url = endpoint.url(uploads(endpoint)).with_query("mount", &blob.digest.to_string()).with_query("from", from);
-    let access = [Access::Push(endpoint.name()), Access::Pull(from)];
-    let response = match endpoint.send(Request::send("POST", url, Payload::Bytes(&[])), &access, watch) {
-        Ok(response) => response,
-        // A token server may refuse a token for both, and some registries fail at mounting as such.
-        Err(error) if matches!(error.kind(), ErrorKind::Registry(_)) => return Ok(Mount::Refused),
-        Err(error) => return Err(error),
-    };
-    match response.status() {
-        // Not every registry that says so has it.
-        201 if check_digest(blob, &response).is_ok() => {
-            let is_there = has(endpoint, blob, &Access::Push(endpoint.name()), watch)?;
-            Ok(if is_there { Mount::Mounted } else { Mount::Refused })
-        }
-        202 => Ok(session(endpoint, &response).map_or(Mount::Refused, Mount::Opened)),
-        _ => Ok(Mount::Refused),
-    }
-}
-
-fn uploads(endpoint: &Endpoint) -> String {
-    format!("/v2/{}/blobs/uploads/", endpoint.name())
-}
-
-fn session(endpoint: &Endpoint, response: &Response) -> Result<Session> {
-    let smallest = response.header("oci-chunk-min-length").and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    Ok(Session { location: location(endpoint, response)?, offset: Some(0), smallest, used: false })
-}
-
-/// Where an answer says that the upload goes on: anywhere on the registry; elsewhere only at an address that is signed
-/// for this, and never at a weaker place. Credentials stay with the registry.
-fn location(endpoint: &Endpoint, response: &Response) -> Result<Url> {
-    let Some(location) = response.header("location") else {
-        return Err(nonsense("the registry opens an upload nowhere"));
-    };
-    let url = response.url().join(location)?;
-    if url.origin != *endpoint.origin() {
-        may_redirect(endpoint.origin(), &url.origin)?;
-        let is_inside = url.origin.is_private_address() && !endpoint.origin().is_private_address();
-        if is_inside || !url.has_query() {
-            let reason = format!("{} sends an upload to {}, another host", endpoint.origin(), url.origin);
-            return Err(ErrorKind::Protocol { reason }.into());
-        }
-    }
-    Ok(url)
-}
-
-/// Sends a request about a session. Only the registry itself gets credentials.
-fn send(endpoint: &Endpoint, request: Request<'_>, watch: &Watch<'_>) -> Result<Response> {
-    if request.url.origin == *endpoint.origin() {
-        endpoint.send(request, &[Access::Push(endpoint.name())], watch)
-    } else {
-        endpoint.registry().send_as_nobody(request)
-    }
-}
-
-fn check_digest(blob: &Descriptor, response: &Response) -> Result<()> {
-    match content_digest(response)? {
-        Some(found) if found.algorithm() == blob.digest.algorithm() && found != blob.digest => {
-            Err(ErrorKind::DigestMismatch { expected: blob.digest, found }.into())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// `0-499`: how many bytes that are, from the first.
-fn parse_range(text: &str) -> Option<u64> {
-    let (start, last) = text.trim().strip_prefix("bytes=").unwrap_or(text.trim()).split_once('-')?;
-    if (start, last) == ("0", "-1") {
-        // zot says so of an empty session.
-        return Some(0);
-    }
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if start != "0" || !digits(last) {
-        return None;
-    }
-    last.parse::<u64>().ok()?.checked_add(1)
-}
-
-const NONSENSE: &str = "upload: ";
-
-fn nonsense(reason: &str) -> Error {
-    ErrorKind::Protocol { reason: format!("{NONSENSE}{reason}") }.into()
-}
-
-fn is_nonsense(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Protocol { reason } if reason.starts_with(NONSENSE))
-}
-
-/// A part of a blob, to be sent.
-struct Piece<'a> {
-    source: &'a dyn BlobSource,
-    blob: &'a Descriptor,
-    start: u64,
-    length: u64,
-    watch: &'a Watch<'a>,
-    /// Counts what is sent, over all parts.
-    sent: Arc<AtomicU64>,
-}
-
-impl Content for Piece<'_> {
-    fn open(&self) -> Result<Box<dyn Read + '_>> {
-        Ok(Box::new(PieceReader { piece: self, inner: self.source.open(self.start)?, at: self.start }))
-    }
-}
-
-struct PieceReader<'a> {
-    piece: &'a Piece<'a>,
-    inner: Box<dyn Read + 'a>,
-    at: u64,
-}
-
-impl Read for PieceReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Piece { blob, watch, start, length, .. } = self.piece;
-        watch.check()?;
-        let end = start + length;
-        let most = usize::try_from(end - self.at).unwrap_or(usize::MAX).min(buffer.len());
-        if most == 0 {
-            return Ok(0);
-        }
-        let count = self.inner.read(&mut buffer[..most])?;
-        if count == 0 {
-            return Err(Error::from(ErrorKind::SizeMismatch { expected: blob.size, found: self.at }).into());
-        }
-        self.at += count as u64;
-        // A source that verifies does so at its end; the last bytes are not sent before.
-        if self.at == blob.size && !is_at_end(&mut self.inner)? {
-            return Err(Error::from(ErrorKind::SizeMismatch { expected: blob.size, found: blob.size + 1 }).into());
-        }
-        self.piece.sent.fetch_add(count as u64, Ordering::Relaxed);
-        watch.tell(&Event::Progress { blob, bytes: self.at });
-        Ok(count)
-    }
-}
-
-fn is_at_end(reader: &mut dyn Read) -> io::Result<bool> {
-    loop {
-        match reader.read(&mut [0]) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return Ok(result? == 0),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// D14: from the first byte on, both ends included; anything else is no offset.
-    #[test]
-    fn ranges_say_how_much_is_there() {
-        assert_eq!(parse_range("0-499"), Some(500));
-        assert_eq!(parse_range("bytes=0-0"), Some(1));
-        assert_eq!(parse_range("0--1"), Some(0));
-        for rubbish in
-            ["", "0", "-", "0-", "-5", "0--5", "5-9", "0-+5", "0-18446744073709551615", "0-99999999999999999999"]
-        {
-            assert_eq!(parse_range(rubbish), None, "{rubbish:?}");
-        }
-    }
 }
