@@ -124,6 +124,8 @@ struct Realm<'a> {
     url: Url,
     service: Option<&'a str>,
     scopes: Vec<&'a str>,
+    /// Whether it does not belong to the registry, and must not know who we are.
+    as_nobody: bool,
 }
 
 /// What lets a request in.
@@ -246,7 +248,9 @@ impl Authenticator {
             Some(token) => token.header(false).map(|header| Grant { header, expires: None }),
             None => {
                 let scopes = purpose.scopes(scope.as_deref());
-                let realm = Realm { url: Url::parse(realm)?, service: service.as_deref(), scopes };
+                let url = Url::parse(realm)?;
+                let as_nobody = !self.belongs(registry, &url.origin);
+                let realm = Realm { url, service: service.as_deref(), scopes, as_nobody };
                 Some(self.fetch_token(http, registry, &realm, credentials.as_ref())?)
             }
         };
@@ -263,7 +267,7 @@ impl Authenticator {
         credentials: Option<&Credentials>,
     ) -> Result<Grant> {
         check_realm(registry, &realm.url.origin)?;
-        if credentials.is_some() && !self.belongs(registry, &realm.url.origin) {
+        if credentials.is_some() && realm.as_nobody {
             let reason = format!(
                 "{registry} sends its users to {}, a host that is not known to belong to it: trust that token server \
                  explicitly, or leave out the credentials",
@@ -315,7 +319,8 @@ fn ask(http: &Http, realm: &Realm<'_>, credentials: Option<&Credentials>) -> Res
         url = url.with_query("scope", scope);
     }
     let authorization = credentials.and_then(|credentials| credentials.header(true));
-    http.send(&Request { redirects: Redirects::SameOrigin, authorization, ..Request::get(url) })
+    let as_nobody = realm.as_nobody;
+    http.send(&Request { redirects: Redirects::SameOrigin, authorization, as_nobody, ..Request::get(url) })
 }
 
 /// Asks for a token with an identity token in a form (oauth.md). None where the server knows no such thing.
@@ -331,6 +336,7 @@ fn exchange(http: &Http, realm: &Realm<'_>, identity: &Secret) -> Result<Option<
     let encode = |(name, value): &(&str, &str)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC));
     let form = fields.iter().map(encode).collect::<Vec<_>>().join("&");
     let request = Request::send("POST", realm.url.clone(), Payload::Bytes(form.as_bytes()));
+    let request = Request { as_nobody: realm.as_nobody, ..request };
     let response = http.send(&request.header("content-type", "application/x-www-form-urlencoded"))?;
     Ok(Some(response).filter(|response| !matches!(response.status(), 404 | 405)))
 }
