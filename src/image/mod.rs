@@ -23,6 +23,7 @@
 //! ```
 
 mod entries;
+mod history;
 mod layer;
 mod merged;
 mod unpack;
@@ -45,6 +46,7 @@ use crate::store::Store;
 pub use entries::FileReader;
 pub use entries::ImageEntries;
 pub use entries::LayerEntries;
+pub use history::Step;
 pub use layer::Layer;
 
 /// How many threads open images where many are listed, at most, and how many images are worth a thread.

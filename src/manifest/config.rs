@@ -106,6 +106,17 @@ pub struct History {
     pub empty_layer: bool,
 }
 
+impl History {
+    /// When the step was made.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidDocument`] if what is there is no date of RFC 3339.
+    pub fn time(&self) -> Result<Option<SystemTime>> {
+        time(self.created.as_deref())
+    }
+}
+
 impl Config {
     /// Reads the bytes of a configuration.
     ///
@@ -159,11 +170,7 @@ impl Config {
     ///
     /// [`ErrorKind::InvalidDocument`] where it says something that is no RFC 3339 date and time.
     pub fn created(&self) -> Result<Option<SystemTime>> {
-        let Some(text) = self.fields.created.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
-        match text.parse::<jiff::Timestamp>() {
-            Ok(time) => Ok(Some(time.into())),
-            Err(_) => Err(Error::invalid_document("configuration", format!("created is no date: {text:?}"))),
-        }
+        time(self.fields.created.as_deref())
     }
 
     /// Who made the image.
@@ -290,4 +297,13 @@ impl Config {
 /// `null` is the same as nothing (image-spec, config.md: optional fields may be null).
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A date, if there is any.
+fn time(text: Option<&str>) -> Result<Option<SystemTime>> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) => Ok(Some(time.into())),
+        Err(_) => Err(Error::invalid_document("configuration", format!("created is no date: {text:?}"))),
+    }
 }

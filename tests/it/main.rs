@@ -7,6 +7,7 @@ mod examples;
 mod faithful;
 mod fuzz;
 
+mod history;
 mod hostile;
 mod images;
 mod layers;
