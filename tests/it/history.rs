@@ -54,6 +54,20 @@ fn steps_and_layers_are_paired_in_order() {
     assert_eq!(pairs(&more), [pair("a", 1), pair("b", 2), pair("c", 0)]);
 }
 
+/// One more name for the same root; what it meant before is left where it is.
+#[test]
+fn the_example_gives_one_more_name() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let image = image(&store, &json!([]));
+    let tag = |names: &[&str]| run(example("tag").arg("--store").arg(store.path()).args(names));
+    assert_eq!(tag(&["app:1", "localhost:5000/other"]).ok(), "");
+    assert_eq!(store.resolve(name("localhost:5000/other:latest")).unwrap().digest, image.root().digest);
+    assert_eq!(tag(&["nope", "x:1"]).status, 1);
+    assert_eq!(tag(&["app:1", "X:1"]).status, 1);
+    assert_eq!(store.entries().unwrap().count(), 2);
+}
+
 /// Section 2.5: Docker's table, newest first.
 #[test]
 fn the_example_prints_dockers_table() {
