@@ -43,7 +43,7 @@
 //! its content was verified.
 //!
 //! **As a root file system.** [`Image::unpack`] makes one: whole and verified, or not at all. [`changeset`] applies single
-//! layers, and [`Image::read_file`] reads a file without unpacking anything.
+//! layers and makes new ones of what changed, and [`Image::read_file`] reads a file without unpacking anything.
 //!
 //! **In registries.** A [`Registry`] is a client for any host. It [pulls](Registry::pull) an image into a store and
 //! [pushes](Registry::push) one out of it: in parallel, in constant memory, with everything verified, and from where it
@@ -81,7 +81,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod changeset;
-mod compression;
+pub mod compression;
 pub mod descriptor;
 pub mod digest;
 pub mod error;

@@ -1,4 +1,4 @@
-//! Layers as sets of changes: reading them, and applying them to a directory.
+//! Layers as sets of changes: reading them, applying them to a directory, and making them.
 //!
 //! * [`apply`] applies one layer to a directory: additions, changes, and removals as *whiteouts*. An image with all
 //!   its layers, verified, is [`Image::unpack`](crate::Image::unpack)'s.
@@ -6,6 +6,9 @@
 //!   ([`Limits`]).
 //! * [`Unpacked`] says what was done, and lists what could not be.
 //! * [`Entries`] are a layer's entries, to be read without a disk.
+//! * [`diff`] says what changed from one tree to another: [`Changes`], each a [`Change`].
+//! * [`pack`] writes changes as a layer, and [`pack_tree`] a whole tree; [`PackOptions`] say how, and [`Packed`] what
+//!   came of it. An [`Encoder`](crate::compression::Encoder) compresses it.
 //!
 //! The rules are those of the OCI image-spec, layer.md; where it leaves a choice, they are these:
 //!
@@ -17,6 +20,8 @@
 //!   would remove is refused.
 //! * Directories that are missing on the way are made: mode 0755, root's, of 1970.
 //! * Of entries that come twice in a layer the last counts; they are reported.
+//! * Equal trees make equal layers, byte for byte. What can be said of a tree is said, except its root's attributes,
+//!   fractions of seconds, sockets, and attributes that belong to the host.
 //!
 //! ```
 //! use std::io::Write;
@@ -38,16 +43,48 @@
 //! assert_eq!((done.entries, done.bytes), (1, 6));
 //! # Ok::<(), layercake::Error>(())
 //! ```
+//!
+//! And back:
+//!
+//! ```
+//! use layercake::Compression;
+//! use layercake::changeset::{self, DiffOptions, PackOptions};
+//! use layercake::compression::Encoder;
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+//! # std::fs::create_dir(&old)?;
+//! # std::fs::create_dir(&new)?;
+//! std::fs::write(old.join("issue"), "be off\n")?;
+//! std::fs::write(new.join("motd"), "hello\n")?;
+//! let changes = changeset::diff(&old, &new, &DiffOptions::new())?;
+//! assert_eq!(changes.len(), 2);
+//!
+//! let mut gzip = Encoder::new(Vec::new(), Compression::Gzip)?;
+//! let packed = changeset::pack(&new, &changes, &mut gzip, &PackOptions::new())?;
+//! let layer = gzip.finish()?;
+//! println!("{}: {} bytes, {} compressed", packed.diff_id, packed.size, layer.len());
+//!
+//! # let options = changeset::Options::new().ownership(changeset::Ownership::CurrentUser);
+//! # let _ =
+//! changeset::apply(&layer[..], &old, &options)?;
+//! assert!(!old.join("issue").exists() && old.join("motd").exists());
+//! # Ok::<(), layercake::Error>(())
+//! ```
 
 mod apply;
 mod attributes;
+mod capture;
+mod changes;
 mod copy_up;
+mod diff;
 mod entry;
 mod folding;
 mod ground;
 mod lowerdir;
 mod options;
 mod overlay;
+mod pack;
 mod report;
 mod stream;
 mod tape;
@@ -64,6 +101,12 @@ use crate::fs::rooted::Rooted;
 
 pub(crate) use apply::Applier;
 pub(crate) use attributes::hand_nothing_on;
+pub use changes::Change;
+pub use changes::ChangeKind;
+pub use changes::Changes;
+pub use diff::CompareContent;
+pub use diff::DiffOptions;
+pub use diff::diff;
 pub use entry::Entries;
 pub use entry::Entry;
 pub use entry::EntryKind;
@@ -72,6 +115,11 @@ pub use options::Layout;
 pub use options::Limits;
 pub use options::Options;
 pub use options::Ownership;
+pub use pack::Owners;
+pub use pack::PackOptions;
+pub use pack::Packed;
+pub use pack::pack;
+pub use pack::pack_tree;
 pub use report::Skipped;
 pub use report::SkippedPart;
 pub use report::Unpacked;

@@ -37,6 +37,7 @@ pub enum Ownership {
 /// assert_eq!(map.outside(0), Some(1000));
 /// assert_eq!(map.outside(33), Some(100_032));
 /// assert_eq!(map.outside(65_536), None);
+/// assert_eq!(map.inside(100_032), Some(33));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdMap(Vec<(u32, u32, u32)>);
@@ -53,6 +54,13 @@ impl IdMap {
         let (first, to, _) =
             self.0.iter().find(|(first, _, count)| inside.checked_sub(*first) < Some(*count) && inside >= *first)?;
         to.checked_add(inside - first).filter(|id| *id != u32::MAX)
+    }
+
+    /// What an id outside is inside; none if no range has it.
+    pub fn inside(&self, outside: u32) -> Option<u32> {
+        let holds = |first: u32, count: u32| outside.checked_sub(first).is_some_and(|offset| offset < count);
+        let (to, first, _) = self.0.iter().find(|(_, first, count)| holds(*first, *count))?;
+        to.checked_add(outside - first).filter(|id| *id != u32::MAX)
     }
 }
 

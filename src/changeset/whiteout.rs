@@ -5,6 +5,7 @@ use crate::changeset::tape::invalid;
 use crate::error::Error;
 use crate::error::Limit;
 use crate::error::Result;
+use crate::error::printable;
 
 const PREFIX: &[u8] = b".wh.";
 /// AUFS kept its own things under such names.
@@ -80,6 +81,26 @@ pub(crate) fn purpose(path: &[u8], longest: u64) -> Result<(Purpose, Vec<u8>)> {
         _ if name.starts_with(META_PREFIX) => Ok((Purpose::Metadata, path)),
         _ => Ok((Purpose::Whiteout, join(parent, hidden))),
     }
+}
+
+/// Fails if nothing in a layer can have this clean path: whiteouts have such names.
+pub(crate) fn check_name(path: &[u8]) -> Result<()> {
+    if !split(path).1.starts_with(PREFIX) {
+        return Ok(());
+    }
+    let path = printable(&String::from_utf8_lossy(path), 4096);
+    Err(Error::invalid_input(format!("{path}: in a layer, names that start with .wh. are those of whiteouts")))
+}
+
+/// The entry that hides what lower layers have at this clean path.
+pub(crate) fn hiding(path: &[u8]) -> Vec<u8> {
+    let (parent, name) = split(path);
+    join(parent, &[PREFIX, name].concat())
+}
+
+/// The entry that hides what lower layers have in this directory.
+pub(crate) fn hiding_all_in(path: &[u8]) -> Vec<u8> {
+    join(path, OPAQUE)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 pub(crate) mod aside;
 pub(crate) mod atomic;
+pub(crate) mod descent;
 pub(crate) mod dir;
 pub(crate) mod lock;
 pub(crate) mod remove;

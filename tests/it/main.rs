@@ -2,6 +2,7 @@
 
 mod breakouts;
 mod conformance;
+mod diff;
 mod documents;
 mod examples;
 mod faithful;

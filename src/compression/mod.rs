@@ -1,8 +1,15 @@
-//! Compression of layers, found by their content and not by their label.
+//! Compression of layers: found by their content and not by their label, and made the same every time.
 //!
 //! [`Compression`] is what a stream turns out to be by its first bytes; a media type that says otherwise is common
 //! and harmless where the bytes verify. The decoder reads what others produce: gzip of several members (pigz,
 //! eStargz), zero bytes behind the last one, zstd of several frames and with skippable ones (zstd:chunked).
+//!
+//! [`Encoder`] compresses. Equal bytes become equal bytes with one version of this crate and its dependencies, whatever
+//! the number of threads and the machine; between versions they may not. What names content for good is a layer's
+//! diff id, and that is of what is not compressed.
+
+mod encoder;
+mod gzip;
 
 use std::fmt;
 use std::io;
@@ -15,6 +22,9 @@ use flate2::bufread::GzDecoder;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Limit;
+
+pub use encoder::Encoder;
+pub use encoder::EncoderOptions;
 
 /// How the bytes of a layer are compressed.
 #[non_exhaustive]

@@ -1,0 +1,78 @@
+//! Comparing two trees.
+
+mod compare;
+mod links;
+mod walk;
+
+use std::path::Path;
+
+use crate::changeset::changes::Changes;
+use crate::error::Context;
+use crate::error::Result;
+use crate::event::Cancel;
+use walk::Walk;
+
+/// Which files are compared by their content, of those whose other attributes are equal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CompareContent {
+    /// Those whose times have no fractions of a second in both trees: such files may have been changed within that
+    /// second. Layers say times so.
+    #[default]
+    WhereTimesAreCoarse,
+    /// All: who changes a file can give it back its old time.
+    Always,
+}
+
+/// How two trees are compared.
+///
+/// ```
+/// use layercake::changeset::{CompareContent, DiffOptions};
+///
+/// let options = DiffOptions::new().content(CompareContent::Always);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct DiffOptions {
+    content: CompareContent,
+    cancel: Cancel,
+}
+
+impl DiffOptions {
+    /// The default.
+    pub fn new() -> DiffOptions {
+        DiffOptions::default()
+    }
+
+    /// Which files are compared by their content.
+    #[must_use = "the options are returned"]
+    pub fn content(self, content: CompareContent) -> Self {
+        DiffOptions { content, ..self }
+    }
+
+    /// A switch that ends the work.
+    #[must_use = "the options are returned"]
+    pub fn cancel(self, cancel: &Cancel) -> Self {
+        DiffOptions { cancel: cancel.clone(), ..self }
+    }
+}
+
+/// What changed from one tree to another: what a layer must say that, [applied](super::apply) to the old one, makes it
+/// the new one.
+///
+/// Type, mode, owner, device, extended attributes, what links say, and of all but directories size and time are
+/// compared; content by [`CompareContent`]. Extended attributes of the host and of overlayfs do not count. Files with
+/// several names are compared with their names: if such a file changed, or lost or got a name that is in the tree, all
+/// its names are listed. The roots' own attributes are not compared. Sockets are taken for absent, and those in the
+/// new tree are listed in [`Changes::skipped`].
+///
+/// # Errors
+///
+/// * [`ErrorKind::Io`](crate::ErrorKind::Io): something cannot be read, or did not hold still. Nothing is left out
+///   silently.
+/// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): a name starts with `.wh.`, which in layers is a
+///   whiteout's.
+/// * [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): the options' switch was thrown.
+pub fn diff(old: impl AsRef<Path>, new: impl AsRef<Path>, options: &DiffOptions) -> Result<Changes> {
+    let (old, new) = (old.as_ref(), new.as_ref());
+    let diff = || Walk::new(old, new, options)?.run();
+    diff().context(|| format!("compare {} with {}", new.display(), old.display()))
+}

@@ -1,0 +1,79 @@
+//! How layers are written.
+
+use crate::changeset::IdMap;
+use crate::error::Error;
+use crate::error::Result;
+use crate::event::Cancel;
+
+/// Whose the layer says that the files are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Owners {
+    /// Whose they are in the tree: the same numbers.
+    #[default]
+    AsTheyAre,
+    /// All are root's: for trees that were made with [`Ownership::CurrentUser`](super::super::Ownership::CurrentUser).
+    Root,
+    /// Numbers are translated back: for trees that were made with
+    /// [`Ownership::Mapped`](super::super::Ownership::Mapped), with the same maps.
+    Mapped {
+        /// Of owners.
+        uids: IdMap,
+        /// Of groups.
+        gids: IdMap,
+    },
+}
+
+impl Owners {
+    /// The owner inside of what is `uid`'s and `gid`'s in the tree.
+    pub(super) fn owner(&self, uid: u32, gid: u32) -> Result<(u32, u32)> {
+        let unmapped = |what, id| Error::invalid_input(format!("{what} {id} lies outside of the map of ids"));
+        match self {
+            Owners::AsTheyAre => Ok((uid, gid)),
+            Owners::Root => Ok((0, 0)),
+            Owners::Mapped { uids, gids } => Ok((
+                uids.inside(uid).ok_or_else(|| unmapped("owner", uid))?,
+                gids.inside(gid).ok_or_else(|| unmapped("group", gid))?,
+            )),
+        }
+    }
+}
+
+/// How layers are written. The default keeps owners and times.
+///
+/// ```
+/// use layercake::changeset::{Owners, PackOptions};
+///
+/// let options = PackOptions::new().owners(Owners::Root).epoch(1_700_000_000);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct PackOptions {
+    pub(super) owners: Owners,
+    pub(super) epoch: Option<i64>,
+    pub(super) cancel: Cancel,
+}
+
+impl PackOptions {
+    /// The default.
+    pub fn new() -> PackOptions {
+        PackOptions::default()
+    }
+
+    /// Whose the layer says that the files are.
+    #[must_use = "the options are returned"]
+    pub fn owners(self, owners: Owners) -> Self {
+        PackOptions { owners, ..self }
+    }
+
+    /// Times after this second since 1970 become this one, as programs do that obey `SOURCE_DATE_EPOCH`; the variable
+    /// itself is not read here.
+    #[must_use = "the options are returned"]
+    pub fn epoch(self, seconds: i64) -> Self {
+        PackOptions { epoch: Some(seconds), ..self }
+    }
+
+    /// A switch that ends the work.
+    #[must_use = "the options are returned"]
+    pub fn cancel(self, cancel: &Cancel) -> Self {
+        PackOptions { cancel: cancel.clone(), ..self }
+    }
+}
