@@ -83,8 +83,14 @@ pub(crate) fn purpose(path: &[u8], longest: u64) -> Result<(Purpose, Vec<u8>)> {
     }
 }
 
-/// Fails if nothing in a layer can have this clean path: whiteouts have such names.
-pub(crate) fn check_name(path: &[u8]) -> Result<()> {
+/// What readers, our own among them, take at most; programs inside of a tree can make longer ones.
+const LONGEST: usize = 4095;
+
+/// Fails if nothing in a layer can have this clean path.
+pub(crate) fn check_stored(path: &[u8]) -> Result<()> {
+    if path.len() > LONGEST {
+        return Err(Error::limit(Limit::PathLength, LONGEST as u64));
+    }
     if !split(path).1.starts_with(PREFIX) {
         return Ok(());
     }

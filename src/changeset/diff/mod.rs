@@ -70,6 +70,7 @@ impl DiffOptions {
 ///   silently.
 /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): a name starts with `.wh.`, which in layers is a
 ///   whiteout's.
+/// * [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded): a path is longer than 4,095 bytes.
 /// * [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): the options' switch was thrown.
 pub fn diff(old: impl AsRef<Path>, new: impl AsRef<Path>, options: &DiffOptions) -> Result<Changes> {
     let (old, new) = (old.as_ref(), new.as_ref());

@@ -16,7 +16,7 @@ use crate::changeset::changes::Changes;
 use crate::changeset::report::Skipped;
 use crate::changeset::report::SkippedPart;
 use crate::changeset::report::to_path;
-use crate::changeset::whiteout::check_name;
+use crate::changeset::whiteout::check_stored;
 use crate::error::Result;
 use crate::fs::descent::Descent;
 
@@ -132,7 +132,7 @@ fn listed(descent: &Descent) -> Result<(Listed, Vec<Vec<u8>>)> {
     let mut sockets = Vec::new();
     let mut found = descent.list()?;
     for (name, _) in &found {
-        check_name(&descent.join(name))?;
+        check_stored(&descent.join(name))?;
     }
     found.retain(|(name, stat)| {
         let is_socket = FileType::from_raw_mode(stat.st_mode).is_socket();

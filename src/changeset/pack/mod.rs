@@ -38,7 +38,7 @@ pub struct Packed {
 /// What changed is read from the new tree, which must not change meanwhile. The directories above each change are in
 /// the layer too, but not the root. The bytes are a function of the tree, the changes and the options: entries are
 /// sorted, times are whole seconds, and there are no names of users. Old tar headers are used, with POSIX pax headers
-/// before those that have no room. A layer without changes is 1,024 zero bytes.
+/// before those that have no room. A layer without changes is 1,024 zero bytes. After an error, what was written is no layer.
 ///
 /// # Errors
 ///
@@ -46,6 +46,8 @@ pub struct Packed {
 ///   writer failed.
 /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): a path leads nowhere or cannot be in a layer, or an
 ///   owner lies outside of the map of ids.
+/// * [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded): a path is longer than 4,095 bytes, or the extended
+///   attributes of something take more than 1 MiB.
 /// * [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): the options' switch was thrown.
 pub fn pack(new: impl AsRef<Path>, changes: &Changes, writer: impl Write, options: &PackOptions) -> Result<Packed> {
     let new = new.as_ref();

@@ -20,7 +20,7 @@ use crate::changeset::changes::ChangeKind;
 use crate::changeset::report::Skipped;
 use crate::changeset::report::SkippedPart;
 use crate::changeset::report::to_path;
-use crate::changeset::whiteout::check_name;
+use crate::changeset::whiteout::check_stored;
 use crate::changeset::whiteout::clean;
 use crate::changeset::whiteout::hiding;
 use crate::changeset::whiteout::hiding_all_in;
@@ -84,7 +84,7 @@ impl<W: Write> Packer<'_, W> {
         let (parent, name) = split(path);
         self.go_to(parent)?;
         if change.kind == ChangeKind::Deleted {
-            check_name(path)?;
+            check_stored(path)?;
             return self.whiteout(hiding(path));
         }
         let stat = self.look(name)?;
@@ -119,7 +119,7 @@ impl<W: Write> Packer<'_, W> {
     pub(super) fn entry(&mut self, name: &[u8], stat: &Stat) -> Result<()> {
         self.options.cancel.check()?;
         let path = self.tree.join(name);
-        check_name(&path)?;
+        check_stored(&path)?;
         self.add(name, path, stat)
     }
 

@@ -69,6 +69,17 @@ impl Tree {
         }
     }
 
+    /// Edits that left a time of nanoseconds as it was cannot be seen without looking at every content: they get others.
+    pub fn date_edits(&mut self, before: &Tree) {
+        for (path, node) in &self.names {
+            let Some(old) = before.names.get(path).map(|old| &before.nodes[*old]) else { continue };
+            let new = &mut self.nodes[*node];
+            if new.kind != old.kind && new.time == old.time && new.time.1 != 0 {
+                new.time.1 += 1;
+            }
+        }
+    }
+
     fn any(&self, random: &mut fastrand::Rng) -> Option<Vec<u8>> {
         let nth = random.usize(0..self.names.len().max(1));
         self.names.keys().nth(nth).cloned()
