@@ -45,6 +45,9 @@
 //! **As a root file system.** [`Image::unpack`] makes one: whole and verified, or not at all. [`changeset`] applies single
 //! layers and makes new ones of what changed, and [`Image::read_file`] reads a file without unpacking anything.
 //!
+//! **As files.** [`archive`] loads what `docker save` and others write, saves images so, and imports a tarball of files
+//! as an image.
+//!
 //! **In registries.** A [`Registry`] is a client for any host. It [pulls](Registry::pull) an image into a store and
 //! [pushes](Registry::push) one out of it: in parallel, in constant memory, with everything verified, and from where it
 //! was when something breaks. It [copies](Registry::copy) between registries, [searches](Registry::search), lists what
@@ -69,7 +72,8 @@
 //! | `zstd` | layers compressed with zstd | yes |
 //! | `testing` | a registry in this process, for tests | no |
 //!
-//! Without default features this is a crate that never opens a connection: names, documents, the store, its images.
+//! Without default features this is a crate that never opens a connection: names, documents, the store, its
+//! images, archives.
 //!
 //! # What it does not do
 //!
@@ -80,6 +84,7 @@
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod archive;
 pub mod changeset;
 pub mod compression;
 pub mod descriptor;

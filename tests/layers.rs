@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 11] = [
     &["manifest"],
     &["changeset", "store", "registry"],
     &["image"],
-    &["transfer"],
+    &["transfer", "archive"],
     &["checkout"],
     &["testing"],
 ];

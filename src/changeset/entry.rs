@@ -87,6 +87,16 @@ impl Entry<'_> {
         Path::new(OsStr::from_bytes(&self.header.path))
     }
 
+    /// Whether it has holes, which take no room where it comes from.
+    pub(crate) fn has_holes(&self) -> bool {
+        self.header.raw.sparse.is_some()
+    }
+
+    /// Its path as it is written.
+    pub(crate) fn written_path(&self) -> &[u8] {
+        &self.header.raw.path
+    }
+
     /// What it is.
     pub fn kind(&self) -> EntryKind<'_> {
         let target = Path::new(OsStr::from_bytes(&self.header.raw.link));

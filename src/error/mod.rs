@@ -152,6 +152,11 @@ pub enum ErrorKind {
         /// What is wrong.
         reason: String,
     },
+    /// An archive of images is not what it must be: no tar, no images in it, or members that must be refused.
+    InvalidArchive {
+        /// What is wrong.
+        reason: String,
+    },
     /// The file system takes two names of a layer for one, as those do that do not know upper case from lower.
     Collision {
         /// The name that is to be made, from the root.
@@ -340,6 +345,18 @@ impl Error {
 
     pub(crate) fn invalid_document(document: &'static str, reason: impl fmt::Display) -> Error {
         ErrorKind::InvalidDocument { document, reason: printable(&reason.to_string(), 300) }.into()
+    }
+
+    pub(crate) fn invalid_archive(reason: impl fmt::Display) -> Error {
+        ErrorKind::InvalidArchive { reason: printable(&reason.to_string(), 300) }.into()
+    }
+
+    /// The same where the tar is no layer's but an archive's.
+    pub(crate) fn of_archive(mut self) -> Error {
+        if let ErrorKind::InvalidLayer { reason } = &mut self.0.kind {
+            self.0.kind = ErrorKind::InvalidArchive { reason: std::mem::take(reason) };
+        }
+        self
     }
 
     pub(crate) fn invalid_input(what: impl Into<String>) -> Error {

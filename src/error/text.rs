@@ -43,6 +43,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::NoMatchingPlatform { wanted, available } => no_platform(f, wanted, available),
             ErrorKind::Compression { reason } => write!(f, "invalid compressed data: {reason}"),
             ErrorKind::InvalidLayer { reason } => write!(f, "invalid layer: {reason}"),
+            ErrorKind::InvalidArchive { reason } => write!(f, "invalid archive: {reason}"),
             ErrorKind::Collision { path, existing } => write!(
                 f,
                 "the file system takes {:?} for {:?}, which is there: unpack where case and spelling count",

@@ -7,6 +7,7 @@ use std::io;
 use std::io::Read;
 use std::io::Seek;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 
 use super::Store;
@@ -252,6 +253,73 @@ impl BlobWriter {
             };
             self.hasher.update(&buffer[..count]);
             self.written += count as u64;
+        }
+    }
+}
+
+impl BlobWriter {
+    /// What is here so far, from its beginning.
+    pub(crate) fn reader(&self) -> Written<'_> {
+        Written { writer: self, at: 0 }
+    }
+
+    /// Closes the file, which stays aside: for whoever has more blobs in hand than files can be open.
+    pub(crate) fn park(mut self) -> Parked {
+        self.published = true;
+        let name = std::mem::take(&mut self.name);
+        Parked { store: self.store.clone(), name, digest: self.digest(), size: self.written }
+    }
+}
+
+/// What a writer has. Made by [`BlobWriter::reader`].
+#[derive(Debug)]
+pub(crate) struct Written<'a> {
+    writer: &'a BlobWriter,
+    at: u64,
+}
+
+impl Read for Written<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.writer.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+/// A blob that is whole, aside and closed; it is removed when this is dropped. Nobody holds its lock: whoever clears
+/// up may take it for left behind, and then it cannot be taken up again.
+#[derive(Debug)]
+#[must_use = "what is not committed is not in the store"]
+pub(crate) struct Parked {
+    store: Store,
+    name: String,
+    digest: Digest,
+    size: u64,
+}
+
+impl Parked {
+    /// Opens the file again; its content is read and hashed again.
+    pub(crate) fn reopen(mut self) -> Result<BlobWriter> {
+        let dir = self.store.partial_dir()?;
+        let name = std::mem::take(&mut self.name);
+        let file = dir.file_to_write(&name)?;
+        match file.try_lock() {
+            Ok(()) if is_in(&dir, &name, &file)? => {}
+            _ => return Err(Error::not_found(format!("blob {}, which was set aside,", self.digest))),
+        }
+        let mut writer = self.store.start(dir, name, file, self.digest.algorithm(), false)?;
+        writer.take_up(self.size)?;
+        Ok(writer)
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        if !self.name.is_empty()
+            && let Ok(dir) = self.store.partial_dir()
+        {
+            // As where a writer is dropped: what stays is reclaimed some day.
+            let _ = dir.remove(&self.name);
         }
     }
 }

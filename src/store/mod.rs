@@ -51,7 +51,11 @@ use crate::fs::dir::Dir;
 pub use crate::fs::atomic::Durability;
 pub use blobs::BlobReader;
 pub use ingest::BlobWriter;
+pub(crate) use ingest::Parked;
 pub use names::Name;
+pub(crate) use roots::oci_twin;
+pub(crate) use tags::entries_of;
+pub(crate) use tags::layout_entries;
 
 /// How long a change of names waits for other processes that change names.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);

@@ -115,7 +115,7 @@ impl Store {
 }
 
 /// The same manifest with OCI's names for Docker's types; none if it has no such types, or others too.
-fn oci_twin(manifest: &Manifest) -> Option<String> {
+pub(crate) fn oci_twin(manifest: &Manifest) -> Option<String> {
     if !manifest.media_type().is_docker() {
         return None;
     }

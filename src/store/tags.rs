@@ -27,10 +27,7 @@ impl Store {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::InvalidDocument`](crate::ErrorKind::InvalidDocument) and
     /// [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) (128 MiB) if `index.json` cannot be read.
     pub fn entries(&self) -> Result<impl Iterator<Item = Result<(Name, Descriptor)>> + use<>> {
-        let text = self.read_index()?;
-        let index = Index::parse(&text)?;
-        let entries: Vec<_> = index.named().map(|(name, entry)| Ok((name, entry.descriptor()?))).collect();
-        Ok(entries.into_iter())
+        Ok(layout_entries(&self.read_index()?)?.into_iter())
     }
 
     /// The image or index that a name leads to.
@@ -160,6 +157,21 @@ impl Store {
         self.durability.sync_file(&self.dir().file(INDEX)?, self.dir())?;
         self.durability.sync_dir(self.dir())
     }
+}
+
+/// The entries of an `index.json`, without those that only stand for others.
+pub(crate) fn layout_entries(text: &str) -> Result<Vec<Result<(Name, Descriptor)>>> {
+    let index = Index::parse(text)?;
+    Ok(index.named().map(|(name, entry)| Ok((name, entry.descriptor()?))).collect())
+}
+
+/// What an `index.json` says of a root of this name, and of its view where it has one.
+pub(crate) fn entries_of(name: &str, root: &Descriptor, view: Option<&Descriptor>) -> Result<Vec<Descriptor>> {
+    let entries = match view {
+        Some(view) => Entry::with_view(name, root, view)?,
+        None => vec![Entry::plain(name, root)?],
+    };
+    entries.iter().map(Entry::descriptor).collect()
 }
 
 /// The texts under which an entry of this name may be found, best first.

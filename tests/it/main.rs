@@ -1,5 +1,6 @@
 //! What the library promises, theme by theme. Rules are cited by the numbers of the project's specification list.
 
+mod archive;
 mod breakouts;
 mod conformance;
 mod diff;

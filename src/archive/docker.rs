@@ -1,0 +1,149 @@
+//! The images that `docker save` put into an archive: its `manifest.json`.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::load::Plan;
+use super::load::Source;
+use super::members::MANIFEST;
+use super::members::Members;
+
+use crate::changeset::Limits;
+use crate::changeset::split;
+use crate::compression::Compression;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Limit;
+use crate::error::Result;
+use crate::event::Cancel;
+use crate::manifest::Config;
+use crate::manifest::Root;
+use crate::media_type::MediaType;
+
+/// How many images a `manifest.json` lists at most.
+const MAX_IMAGES: usize = 10_000;
+
+/// An image in `manifest.json`. Paths are members', not the file system's.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Item {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Option<Vec<String>>,
+}
+
+pub(super) fn plan(members: &mut Members, limits: Limits, cancel: &Cancel, plan: &mut Plan) -> Result<()> {
+    let items = items(members)?;
+    if items.is_empty() {
+        return Err(Error::invalid_archive("its manifest.json lists no images"));
+    }
+    let mut reading = Reading { members, limits, cancel, diff_ids: HashMap::new(), plan };
+    let count = items.len();
+    for (n, item) in items.iter().enumerate() {
+        let root = reading.image(item).context(|| format!("image {} of {count}", n + 1))?;
+        reading.plan.add_called(&root, item.repo_tags.as_deref().unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// Adds the names that `manifest.json` has to the images that the layout beside it has; it says nothing else of them.
+pub(super) fn add_names(members: &mut Members, plan: &mut Plan) -> Result<()> {
+    let items = items(members)?;
+    let mut by_config = HashMap::new();
+    for image in &plan.loaded.images {
+        let Some(number) = members.blob(image.root.digest) else { continue };
+        if let Root::Manifest(manifest) = Root::of(&image.root, members.content(number)?)? {
+            by_config.insert(manifest.config().digest, image.root.clone());
+        }
+    }
+    for item in &items {
+        let config = members.find(&item.config).map(|number| members.held(number).digest);
+        let Some(root) = config.ok().and_then(|config| by_config.get(&config)) else { continue };
+        plan.add_called(root, item.repo_tags.as_deref().unwrap_or_default());
+    }
+    Ok(())
+}
+
+fn items(members: &Members) -> Result<Vec<Item>> {
+    let content = members.document(MANIFEST).unwrap_or_default();
+    let items: Vec<Item> = serde_json::from_slice(content).map_err(|e| Error::invalid_document(MANIFEST, e))?;
+    if items.len() > MAX_IMAGES {
+        return Err(Error::limit(Limit::Documents, MAX_IMAGES as u64));
+    }
+    Ok(items)
+}
+
+struct Reading<'a> {
+    members: &'a mut Members,
+    limits: Limits,
+    cancel: &'a Cancel,
+    /// Of the compressed layers that were read for it.
+    diff_ids: HashMap<usize, Digest>,
+    plan: &'a mut Plan,
+}
+
+impl Reading<'_> {
+    /// Makes a manifest of what the archive says of an image. The configuration stays as it is, so the image's id does.
+    fn image(&mut self, item: &Item) -> Result<Descriptor> {
+        let number = self.members.find(&item.config)?;
+        let digest = self.members.held(number).digest;
+        check_id(&item.config, digest)?;
+        let config = Config::with_digest(self.members.content(number)?, digest)?;
+        let paths = item.layers.as_deref().unwrap_or_default();
+        self.limits.check(Limit::Layers, paths.len() as u64)?;
+        config.check_layers(paths.len())?;
+        let mut layers = Vec::new();
+        for (n, (path, diff_id)) in paths.iter().zip(config.diff_ids()?).enumerate() {
+            layers.push(self.layer(path, *diff_id).context(|| format!("layer {} of {}", n + 1, paths.len()))?);
+        }
+        let config = Descriptor::new(MediaType::OCI_CONFIG, digest, self.members.held(number).size);
+        self.plan.add(config.clone(), Source::Member(number));
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "config": config, "layers": layers,
+        });
+        let manifest = manifest.to_string().into_bytes();
+        let root = Descriptor::of(MediaType::OCI_MANIFEST, &manifest);
+        self.plan.add(root.clone(), Source::Made(manifest));
+        Ok(root)
+    }
+
+    /// The layer as it is: Docker writes plain tars, others compressed ones.
+    fn layer(&mut self, path: &str, diff_id: Digest) -> Result<Descriptor> {
+        let number = self.members.find(path)?;
+        let held = self.members.held(number);
+        let media_type = match held.compression {
+            Compression::Gzip => MediaType::OCI_LAYER_GZIP,
+            Compression::Zstd => MediaType::OCI_LAYER_ZSTD,
+            Compression::None => MediaType::OCI_LAYER,
+        };
+        let descriptor = Descriptor::new(media_type, held.digest, held.size);
+        let found = match self.diff_ids.get(&number) {
+            Some(found) => *found,
+            None => self.members.diff_id(number, self.limits, self.cancel)?,
+        };
+        self.diff_ids.insert(number, found);
+        if found != diff_id {
+            return Err(ErrorKind::DigestMismatch { expected: diff_id, found }.into());
+        }
+        self.plan.add(descriptor.clone(), Source::Member(number));
+        Ok(descriptor)
+    }
+}
+
+/// A configuration whose name is an id must be what the id says.
+fn check_id(path: &str, found: Digest) -> Result<()> {
+    let name = String::from_utf8_lossy(split(path.as_bytes()).1).into_owned();
+    let name = name.strip_suffix(".json").unwrap_or(&name);
+    let id = name.strip_prefix("sha256:").unwrap_or(name);
+    match format!("sha256:{id}").parse::<Digest>() {
+        Ok(expected) if expected != found => Err(ErrorKind::DigestMismatch { expected, found }.into()),
+        _ => Ok(()),
+    }
+}
