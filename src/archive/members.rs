@@ -40,6 +40,8 @@ pub(super) const MANIFEST: &str = "manifest.json";
 const BUFFER: usize = 64 << 10;
 /// How many members are held with their files open.
 const MAX_OPEN: usize = 64;
+/// How many bytes of documents among the blobs are read, those counted again that several lead to.
+const MAX_DOCUMENTS: u64 = 256 << 20;
 /// How many links lead from one to the next.
 const MAX_LINKS: usize = 16;
 
@@ -48,6 +50,8 @@ pub(super) struct Members {
     by_path: HashMap<Vec<u8>, Member>,
     held: Vec<Held>,
     open: usize,
+    /// How many bytes of documents were read.
+    documents: u64,
 }
 
 enum Member {
@@ -79,7 +83,7 @@ impl Members {
         let intake = Intake::new(reader, limits, cancel)?;
         let mut taker = Taker { store, budget: intake.budget(), out: 0, buffer: vec![0; BUFFER] };
         let mut entries = Entries::new(intake.buffered(), limits);
-        let mut members = Members { by_path: HashMap::new(), held: Vec::new(), open: 0 };
+        let mut members = Members { by_path: HashMap::new(), held: Vec::new(), open: 0, documents: 0 };
         while entries.advance().map_err(Error::of_archive)? {
             let Some(mut entry) = entries.current() else { break };
             let name = printable(&String::from_utf8_lossy(entry.written_path()), 200);
@@ -171,6 +175,10 @@ impl Members {
         let held = &mut self.held[number];
         if held.size > MAX_DOCUMENT {
             return Err(Error::limit(Limit::DocumentSize, MAX_DOCUMENT));
+        }
+        self.documents += held.size;
+        if self.documents > MAX_DOCUMENTS {
+            return Err(Error::limit(Limit::DocumentSize, MAX_DOCUMENTS));
         }
         let mut content = Vec::new();
         held.reopened()?.reader().read_to_end(&mut content)?;

@@ -189,6 +189,12 @@ fn what_is_too_much_is_refused() {
     let layers = vec!["one/layer.tar"; 1001];
     let manifest = json!([{ "Config": Classic::new().config(0), "Layers": layers }]);
     assert_eq!(limit(&refused(&with_manifest(&manifest)[..])), Limit::Layers);
+    // One document that is read for each of many.
+    let config = [&Classic::new().configs[0][..], &vec![b' '; 7 << 20]].concat();
+    let images = json!(vec![json!({ "Config": "x", "Layers": ["one/layer.tar"] }); 1000]);
+    let archive =
+        with(&[("x", Item::file("x", config)), ("manifest.json", Item::file("manifest.json", images.to_string()))]);
+    assert_eq!(limit(&refused(&archive[..])), Limit::DocumentSize);
     let images = vec![json!({ "Config": "x" }); 10_001];
     assert_eq!(limit(&refused(&with_manifest(&json!(images))[..])), Limit::Documents);
 }
