@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::load::Plan;
-use super::load::Source;
 use super::members::MANIFEST;
 use super::members::Members;
+use super::plan::Plan;
+use super::plan::Source;
 
 use crate::changeset::Limits;
 use crate::changeset::split;

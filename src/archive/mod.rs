@@ -38,6 +38,7 @@ mod intake;
 mod load;
 mod members;
 mod oci;
+mod plan;
 mod save;
 mod tarball;
 
@@ -48,8 +49,8 @@ use crate::store::Store;
 
 pub use import::Import;
 pub use load::Load;
-pub use load::Loaded;
-pub use load::LoadedImage;
+pub use plan::Loaded;
+pub use plan::LoadedImage;
 pub use save::Format;
 pub use save::Save;
 

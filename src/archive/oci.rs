@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 
-use super::load::Plan;
-use super::load::Source;
 use super::members::INDEX;
 use super::members::LAYOUT;
 use super::members::Members;
+use super::plan::Plan;
+use super::plan::Source;
 
 use crate::changeset::Limits;
 use crate::compression::Compression;
