@@ -210,6 +210,21 @@ impl Repository {
         })
     }
 
+    /// Whether a tag or a digest means this at the repository itself already. One that lets nobody look is taken to mean
+    /// something else.
+    pub(crate) fn means_watched(&self, identifier: &Identifier, root: &Descriptor, watch: &Watch<'_>) -> Result<bool> {
+        let path = self.0.manifest_path(identifier);
+        self.0.registry().retrying(watch, || {
+            let request = Request::head(self.0.url(&*path)).header("accept", root.media_type.as_str());
+            let response = self.0.send(request, &[Access::Push(self.name())], watch)?;
+            match response.status() {
+                200 => Ok(content_digest(&response)? == Some(root.digest)),
+                status if status < 500 && status != 429 => Ok(false),
+                _ => Err(refusal(response)),
+            }
+        })
+    }
+
     /// Brings a blob to the repository: from one of these repositories beside it, if one has it and the registry lets
     /// it be mounted. Returns which.
     pub(crate) fn push_blob_watched<'f>(

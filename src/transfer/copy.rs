@@ -254,12 +254,12 @@ impl Copying<'_> {
             reused: Transferred::default(),
         };
         self.blobs(&graph.blobs, &mut copied, false)?;
-        copied.previous = match self.documents(&graph.documents) {
+        copied.previous = match self.documents(&graph.documents, copied.reused.blobs < graph.blobs.len() as u64) {
             // The registry has lost what it had, or never had what it said: nothing is believed any more.
             Err(error) if is_incomplete(&error) => {
                 copied.forget();
                 self.blobs(&graph.blobs, &mut copied, true)?;
-                self.documents(&graph.documents)?
+                self.documents(&graph.documents, true)?
             }
             done => done?,
         };
@@ -334,7 +334,7 @@ impl Copying<'_> {
     }
 
     /// Puts the documents, those that others lead to first, and names the root.
-    fn documents(&self, documents: &[Root]) -> Result<Option<Descriptor>> {
+    fn documents(&self, documents: &[Root], is_new: bool) -> Result<Option<Descriptor>> {
         let Some((root, others)) = documents.split_last() else { return Ok(None) };
         for document in others {
             self.watch.check()?;
@@ -344,7 +344,7 @@ impl Copying<'_> {
             }
         }
         self.watch.check()?;
-        self.to.publish(root, self.watch)
+        self.to.publish(root, is_new, self.watch)
     }
 }
 

@@ -204,15 +204,19 @@ impl Destination {
         }
     }
 
-    /// Puts the root, and gives it its name. Returns what the name meant before, where that is known.
-    pub(super) fn publish(&self, root: &Root, watch: &Watch<'_>) -> Result<Option<Descriptor>> {
+    /// Puts the root, and gives it its name; or, where nothing was sent, asks first whether it has it. Returns what the
+    /// name meant before, where that is known.
+    pub(super) fn publish(&self, root: &Root, is_new: bool, watch: &Watch<'_>) -> Result<Option<Descriptor>> {
         match self {
             Destination::Registry(repository, reference) => {
                 let identifier = match reference.tag() {
                     Some(tag) => Identifier::Tag(tag.to_owned()),
                     None => reference.identifier(),
                 };
-                repository.put_watched(root, &identifier, watch).map(|()| None)
+                if is_new || !repository.means_watched(&identifier, &root.descriptor(), watch)? {
+                    repository.put_watched(root, &identifier, watch)?;
+                }
+                Ok(None)
             }
             Destination::Store(store, reference) => {
                 self.put(root, watch)?;

@@ -113,6 +113,25 @@ fn what_is_there_is_not_sent_again() {
     assert_eq!(pushing.repository().tags().collect::<Result<Vec<_>, _>>().unwrap(), ["1", "2"]);
 }
 
+/// A name that means what it should already costs questions only; one that was moved meanwhile is moved back.
+#[test]
+fn a_name_that_is_right_is_not_put_again() {
+    let pushing = Pushing::start();
+    client().push(&pushing.image).to(&pushing.there).unwrap();
+    pushing.served.registry.clear_requests();
+    client().push(&pushing.image).to(&pushing.there).unwrap();
+    assert!(pushing.served.registry.requests().iter().all(|request| request.method == "HEAD"));
+
+    let other = Pushing::of(&Fixture::demo());
+    client().push(&other.image).to(&pushing.there).unwrap();
+    client().push(&pushing.image).to(&pushing.there).unwrap();
+    pushing.assert_pushed();
+    pushing.served.registry.clear_requests();
+    pushing.served.registry.fault(Fault::on("/manifests/").method("HEAD").status(405));
+    client().push(&pushing.image).to(&pushing.there).unwrap();
+    assert_eq!(pushing.served.count("PUT", "/manifests/1"), 1, "where nobody may ask it is put");
+}
+
 /// D12: locations of all forms.
 #[test]
 fn locations_may_be_absolute() {
