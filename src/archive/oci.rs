@@ -18,12 +18,12 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::manifest::Config;
 use crate::manifest::Index;
+use crate::manifest::MAX_DEPTH;
 use crate::manifest::Manifest;
 use crate::manifest::Root;
 use crate::store::layout_entries;
 
-/// How deep indexes may nest, and how many documents there may be.
-const MAX_DEPTH: u64 = 4;
+/// How many documents there may be.
 const MAX_DOCUMENTS: usize = 10_000;
 
 pub(super) fn plan(members: &mut Members, limits: Limits, plan: &mut Plan) -> Result<()> {

@@ -23,6 +23,7 @@ use crate::event::Cancel;
 use crate::image::Image;
 use crate::image::Layer;
 use crate::manifest::Index;
+use crate::manifest::MAX_DEPTH;
 use crate::manifest::Manifest;
 use crate::manifest::Root;
 use crate::media_type::MediaType;
@@ -31,9 +32,6 @@ use crate::store::Name;
 use crate::store::Store;
 use crate::store::entries_of;
 use crate::store::oci_twin;
-
-/// How deep indexes may nest.
-const MAX_DEPTH: u64 = 4;
 
 /// What kind of archive is written.
 #[non_exhaustive]

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::platform::Platform;
 
 /// How deep indexes may nest; none honest goes beyond two.
-const MAX_DEPTH: u64 = 4;
+pub(crate) const MAX_DEPTH: u64 = 4;
 /// How many nested indexes are read in search of a platform.
 const MAX_NESTED: u64 = 16;
 /// How many entries that name no platform are looked into.

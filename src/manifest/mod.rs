@@ -44,6 +44,7 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::media_type::MediaType;
 
+pub(crate) use choose::MAX_DEPTH;
 pub(crate) use choose::choose;
 pub use config::Config;
 pub use config::History;

@@ -13,6 +13,8 @@ use super::fault::refusal;
 use super::http::Body;
 use super::http::Request;
 use super::http::Response;
+use super::retry::MAX_FAILURES;
+use super::retry::PROGRESS;
 
 use crate::descriptor::Descriptor;
 use crate::error::Error;
@@ -20,10 +22,6 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::event::Watch;
 
-/// How much further a download must be since its last failure for the count of failures to begin anew.
-const PROGRESS: u64 = 64 << 10;
-/// How often a download goes on after failures, whatever progress it made between.
-const MAX_FAILURES: u32 = 100;
 /// Parts that are smaller count as connections that broke, so that no registry makes us ask for each byte.
 const SMALLEST_PART: u64 = 64 << 10;
 const SKIP: usize = 16 << 10;

@@ -196,30 +196,18 @@ impl Repository {
         self.0.origin() == other.0.origin() && self.name() != other.name()
     }
 
-    /// Whether the repository itself, and no mirror, has a manifest or an index of this digest.
-    pub(crate) fn has_document_watched(&self, document: &Descriptor, watch: &Watch<'_>) -> Result<bool> {
-        let path = self.0.manifest_path(&Identifier::Digest(document.digest));
-        self.0.registry().retrying(watch, || {
-            let request = Request::head(self.0.url(&*path)).header("accept", document.media_type.as_str());
-            let response = self.0.send(request, &[Access::Push(self.name())], watch)?;
-            match response.status() {
-                200 => Ok(true),
-                404 => Ok(false),
-                _ => Err(refusal(response)),
-            }
-        })
-    }
-
-    /// Whether a tag or a digest means this at the repository itself already. One that lets nobody look is taken to mean
-    /// something else.
+    /// Whether a tag or a digest means this at the repository itself; mirrors are not asked. One that lets nobody look is
+    /// taken to mean something else.
     pub(crate) fn means_watched(&self, identifier: &Identifier, root: &Descriptor, watch: &Watch<'_>) -> Result<bool> {
         let path = self.0.manifest_path(identifier);
         self.0.registry().retrying(watch, || {
             let request = Request::head(self.0.url(&*path)).header("accept", root.media_type.as_str());
             let response = self.0.send(request, &[Access::Push(self.name())], watch)?;
-            match response.status() {
-                200 => Ok(content_digest(&response)? == Some(root.digest)),
-                status if status < 500 && status != 429 => Ok(false),
+            match (response.status(), identifier) {
+                // What was asked for by digest is that, whichever other names the registry has for it.
+                (200, Identifier::Digest(digest)) => Ok(*digest == root.digest),
+                (200, Identifier::Tag(_)) => Ok(content_digest(&response)? == Some(root.digest)),
+                (status, _) if status < 500 && status != 429 => Ok(false),
                 _ => Err(refusal(response)),
             }
         })

@@ -9,6 +9,11 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::error::ErrorKind;
 
+/// How much further a blob must be since its last failure for the count of failures to begin anew.
+pub(super) const PROGRESS: u64 = 64 << 10;
+/// How often a blob goes on after failures, whatever progress it made between.
+pub(super) const MAX_FAILURES: u32 = 100;
+
 /// A request that failed in a way that may pass.
 #[non_exhaustive]
 #[derive(Debug)]

@@ -18,6 +18,8 @@ use super::http::Request;
 use super::http::Response;
 use super::piece::BlobSource;
 use super::piece::Piece;
+use super::retry::MAX_FAILURES;
+use super::retry::PROGRESS;
 use super::session::Session;
 use super::session::check_digest;
 use super::session::give_up;
@@ -36,10 +38,6 @@ use crate::error::Result;
 use crate::error::printable;
 use crate::event::Watch;
 
-/// How much further an upload must be since its last failure for the count of failures to begin anew.
-const PROGRESS: u64 = 64 << 10;
-/// How often an upload goes on after failures, whatever progress it made between.
-const MAX_FAILURES: u32 = 100;
 /// How often an upload goes on after answers that make no sense.
 const MAX_NONSENSE: u32 = 3;
 /// The size of a chunk for a registry that refuses more; it is halved as long as that is still too much.

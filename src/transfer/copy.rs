@@ -25,14 +25,14 @@ use crate::event::Observer;
 use crate::event::Silent;
 use crate::event::Watch;
 use crate::image::Image;
+use crate::manifest::MAX_DEPTH;
 use crate::manifest::Root;
 use crate::reference::ImageReference;
 use crate::registry::Registry;
 use crate::store::Name;
 use crate::store::Store;
 
-/// How deep indexes may nest, and how many documents they may lead to, with how many bytes.
-const MAX_DEPTH: u64 = 4;
+/// How many documents an index may lead to, with how many bytes.
 const MAX_DOCUMENTS: u64 = 1000;
 const MAX_BYTES: u64 = 32 << 20;
 

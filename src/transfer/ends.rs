@@ -184,10 +184,9 @@ impl Destination {
     /// Whether a document is there.
     pub(super) fn has_document(&self, document: &Descriptor, watch: &Watch<'_>) -> Result<bool> {
         match self {
-            Destination::Registry(repository, _) => match repository.has_document_watched(document, watch) {
-                Err(error) if is_refused(&error) => Ok(false),
-                answer => answer,
-            },
+            Destination::Registry(repository, _) => {
+                repository.means_watched(&Identifier::Digest(document.digest), document, watch)
+            }
             // What is there is compared and promised anew when it is put.
             Destination::Store(..) => Ok(false),
         }

@@ -349,20 +349,30 @@ fn layouts_that_lie_are_refused() {
     let two = manifest.replace("{\"config\"", "{\"manifests\":[],\"config\"");
     let error = refused(&archive(layout, &index(&[described(&two, manifest_type)]), &[&config, &two])[..]);
     assert!(error.to_string().contains("ambiguous"), "CVE-2021-41190: {error}");
+}
 
-    let mut documents = vec![manifest.clone()];
+/// P9: indexes of indexes of indexes.
+#[test]
+fn indexes_do_not_nest_without_end() {
+    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+    let index_type = "application/vnd.oci.image.index.v1+json";
+    let config =
+        json!({ "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": [] } }).to_string();
+    let described = |text: &str, media_type: &str| json!({ "mediaType": media_type, "digest": Digest::sha256(text.as_bytes()), "size": text.len() });
+    let config_type = "application/vnd.oci.image.config.v1+json";
+    let manifest = json!({ "schemaVersion": 2, "config": described(&config, config_type), "layers": [] }).to_string();
+    let mut documents = vec![manifest];
     for depth in 0..6 {
-        let last = documents.last().unwrap();
         let media_type = if depth == 0 { manifest_type } else { index_type };
-        documents.push(index(&[described(last, media_type)]).to_string());
+        let last = described(documents.last().unwrap(), media_type);
+        documents.push(json!({ "schemaVersion": 2, "manifests": [last] }).to_string());
     }
-    let top = described(documents.last().unwrap(), index_type);
-    let mut blobs: Vec<&str> = documents.iter().map(String::as_str).collect();
-    blobs.push(&config);
-    assert_kind!(
-        refused(&archive(layout, &index(&[top]), &blobs)[..]),
-        ErrorKind::LimitExceeded { limit: Limit::IndexDepth, .. }
-    );
+    let top = json!({ "schemaVersion": 2, "manifests": [described(documents.last().unwrap(), index_type)] });
+    let mut items =
+        vec![Item::file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#), Item::file("index.json", top.to_string())];
+    let blobs = documents.iter().chain([&config]);
+    items.extend(blobs.map(|blob| Item::file(format!("blobs/sha256/{}", Digest::sha256(blob.as_bytes()).hex()), blob)));
+    assert_kind!(refused(&tar(&items)[..]), ErrorKind::LimitExceeded { limit: Limit::IndexDepth, .. });
 }
 
 /// Flipped bits: an error, or images that are what they say. Never a panic, and nothing that hangs.
