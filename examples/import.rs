@@ -52,15 +52,13 @@ fn import() -> support::Result {
         Some("-") => Box::new(io::stdin().lock()),
         _ => Box::new(File::open(&tarball).map_err(|error| format!("{}: {error}", tarball.display()))?),
     };
-    let mut import = archive::import(reader);
-    for change in &options.changes {
-        import = changes::apply(import, change)?;
+    let mut config = changes::parse(&options.changes)?;
+    if let Some(author) = &options.author {
+        config = config.author(author);
     }
+    let mut import = archive::import(reader).config(config);
     if let Some(message) = &options.message {
         import = import.comment(message);
-    }
-    if let Some(author) = &options.author {
-        import = import.author(author);
     }
     if let Some(seconds) = options.created {
         let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));

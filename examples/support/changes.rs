@@ -1,27 +1,29 @@
 //! Changes of a configuration, as Dockerfiles have them: `CMD ["/bin/sh"]`, `ENV LANG=C`.
 
-use std::io::Read;
-
-use layercake::archive::Import;
+use layercake::manifest::ConfigEdit;
 
 use crate::support;
 
-pub fn apply<R: Read>(import: Import<R>, change: &str) -> support::Result<Import<R>> {
+pub fn parse(changes: &[String]) -> support::Result<ConfigEdit> {
+    changes.iter().try_fold(ConfigEdit::new(), |edit, change| apply(edit, change))
+}
+
+fn apply(edit: ConfigEdit, change: &str) -> support::Result<ConfigEdit> {
     let (word, rest) = change.trim().split_once(char::is_whitespace).unwrap_or((change.trim(), ""));
     let rest = rest.trim();
     if rest.is_empty() {
         return Err(format!("{change:?} says nothing: as in CMD [\"/bin/sh\"]").into());
     }
     Ok(match word.to_ascii_uppercase().as_str() {
-        "CMD" => import.cmd(command(rest)),
-        "ENTRYPOINT" => import.entrypoint(command(rest)),
-        "ENV" => pairs(rest)?.iter().fold(import, |import, (name, value)| import.env(name, value)),
-        "LABEL" => pairs(rest)?.iter().fold(import, |import, (name, value)| import.label(name, value)),
-        "EXPOSE" => rest.split_whitespace().fold(import, |import, port| import.exposed_port(port)),
-        "VOLUME" => list(rest).iter().fold(import, |import, path| import.volume(path)),
-        "USER" => import.user(rest),
-        "WORKDIR" => import.working_dir(rest),
-        "STOPSIGNAL" => import.stop_signal(rest),
+        "CMD" => edit.cmd(command(rest)),
+        "ENTRYPOINT" => edit.entrypoint(command(rest)),
+        "ENV" => pairs(rest)?.iter().fold(edit, |edit, (name, value)| edit.env(name, value)),
+        "LABEL" => pairs(rest)?.iter().fold(edit, |edit, (name, value)| edit.label(name, value)),
+        "EXPOSE" => rest.split_whitespace().fold(edit, |edit, port| edit.exposed_port(port)),
+        "VOLUME" => list(rest).iter().fold(edit, |edit, path| edit.volume(path)),
+        "USER" => edit.user(rest),
+        "WORKDIR" => edit.working_dir(rest),
+        "STOPSIGNAL" => edit.stop_signal(rest),
         other => {
             let known = "CMD, ENTRYPOINT, ENV, LABEL, EXPOSE, VOLUME, USER, WORKDIR, STOPSIGNAL";
             return Err(format!("unknown change {other:?}: one of {known}").into());

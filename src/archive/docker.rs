@@ -12,7 +12,6 @@ use super::plan::Source;
 
 use crate::changeset::Limits;
 use crate::changeset::split;
-use crate::compression::Compression;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::Context;
@@ -118,12 +117,7 @@ impl Reading<'_> {
     fn layer(&mut self, path: &str, diff_id: Digest) -> Result<Descriptor> {
         let number = self.members.find(path)?;
         let held = self.members.held(number);
-        let media_type = match held.compression {
-            Compression::Gzip => MediaType::OCI_LAYER_GZIP,
-            Compression::Zstd => MediaType::OCI_LAYER_ZSTD,
-            Compression::None => MediaType::OCI_LAYER,
-        };
-        let descriptor = Descriptor::new(media_type, held.digest, held.size);
+        let descriptor = Descriptor::new(held.compression.oci_layer(), held.digest, held.size);
         let found = match self.diff_ids.get(&number) {
             Some(found) => *found,
             None => self.members.diff_id(number, self.limits, self.cancel)?,

@@ -1,28 +1,24 @@
 //! Images of tarballs.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::io::Read;
 use std::time::SystemTime;
 
-use serde_json::Value;
-use serde_json::json;
-
 use super::intake::Intake;
 
 use crate::changeset::Entries;
 use crate::changeset::Limits;
-use crate::compression::Compression;
 use crate::descriptor::Descriptor;
 use crate::digest::Algorithm;
-use crate::digest::Digest;
 use crate::digest::Hasher;
 use crate::error::Context;
-use crate::error::Error;
 use crate::error::Result;
 use crate::event::Cancel;
-use crate::media_type::MediaType;
+use crate::image::Draft;
+use crate::image::NewLayer;
+use crate::manifest::ConfigEdit;
+use crate::manifest::History;
 use crate::platform::Platform;
 use crate::store::BlobWriter;
 use crate::store::Store;
@@ -35,12 +31,9 @@ const COMMENT: &str = "Imported from -";
 pub struct Import<R> {
     tarball: R,
     comment: String,
-    author: Option<String>,
     created: Option<SystemTime>,
     platform: Platform,
-    env: Vec<(String, String)>,
-    /// What of the configuration is set, as it will stand there.
-    execution: BTreeMap<&'static str, Value>,
+    config: ConfigEdit,
     limits: Limits,
     cancel: Cancel,
 }
@@ -50,11 +43,9 @@ impl<R: Read> Import<R> {
         Import {
             tarball,
             comment: COMMENT.to_owned(),
-            author: None,
             created: None,
             platform: Platform::host(),
-            env: Vec::new(),
-            execution: BTreeMap::new(),
+            config: ConfigEdit::new(),
             limits: Limits::default(),
             cancel: Cancel::new(),
         }
@@ -63,11 +54,6 @@ impl<R: Read> Import<R> {
     /// What the history says of the layer: `Imported from -` unless this is called, as Docker has it.
     pub fn comment(self, comment: &str) -> Import<R> {
         Import { comment: comment.to_owned(), ..self }
-    }
-
-    /// Who made the image.
-    pub fn author(self, author: &str) -> Import<R> {
-        Import { author: Some(author.to_owned()), ..self }
     }
 
     /// When the image was made. Unless this is called it does not say: the clock is not asked.
@@ -80,54 +66,20 @@ impl<R: Read> Import<R> {
         Import { platform, ..self }
     }
 
-    /// Sets an environment variable, in the place of one of the same name.
-    pub fn env(mut self, name: &str, value: &str) -> Import<R> {
-        match self.env.iter_mut().find(|(known, _)| known == name) {
-            Some((_, old)) => value.clone_into(old),
-            None => self.env.push((name.to_owned(), value.to_owned())),
-        }
-        self
-    }
-
-    /// Sets the program to run, and its first arguments.
-    pub fn entrypoint(self, entrypoint: impl IntoIterator<Item = impl Into<String>>) -> Import<R> {
-        self.set("Entrypoint", words(entrypoint))
-    }
-
-    /// Sets further arguments; the whole command where there is no entrypoint.
-    pub fn cmd(self, cmd: impl IntoIterator<Item = impl Into<String>>) -> Import<R> {
-        self.set("Cmd", words(cmd))
-    }
-
-    /// Sets the directory to run in.
-    pub fn working_dir(self, path: &str) -> Import<R> {
-        self.set("WorkingDir", path.into())
-    }
-
-    /// Sets the user to run as: `user`, `uid`, `user:group` and so on.
-    pub fn user(self, user: &str) -> Import<R> {
-        self.set("User", user.into())
-    }
-
-    /// Sets the signal that asks the program to end.
-    pub fn stop_signal(self, signal: &str) -> Import<R> {
-        self.set("StopSignal", signal.into())
-    }
-
-    /// Adds a note.
-    pub fn label(self, name: &str, value: &str) -> Import<R> {
-        self.insert("Labels", name.to_owned(), value.into())
-    }
-
-    /// Adds a port that the program listens on: `port/tcp`, `port/udp`, or `port`, which is tcp.
-    pub fn exposed_port(self, port: &str) -> Import<R> {
-        let port = if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") };
-        self.insert("ExposedPorts", port, json!({}))
-    }
-
-    /// Adds a directory that holds data of the container's own.
-    pub fn volume(self, path: &str) -> Import<R> {
-        self.insert("Volumes", path.to_owned(), json!({}))
+    /// What the configuration says.
+    ///
+    /// ```
+    /// # use layercake::{Store, archive, manifest::ConfigEdit};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("store"))?;
+    /// # let tarball = [0; 1024];
+    /// let config = ConfigEdit::new().cmd(["/bin/sh"]).env("LANG", "C");
+    /// let image = archive::import(&tarball[..]).config(config).to(&store)?;
+    /// # assert_eq!(store.image_at(&image)?.config()?.env(), ["LANG=C"]);
+    /// # Ok::<(), layercake::Error>(())
+    /// ```
+    pub fn config(self, config: ConfigEdit) -> Import<R> {
+        Import { config, ..self }
     }
 
     /// What is refused because it is too much: the tarball's entries and bytes, as with
@@ -158,80 +110,33 @@ impl<R: Read> Import<R> {
     ///   operating system refuses, or the reader fails.
     pub fn to(mut self, store: &Store) -> Result<Descriptor> {
         let mut import = || {
-            self.check()?;
-            let created = self.created.map(text_of).transpose()?;
-            let (layer, diff_id, size) = self.layer(store)?;
-            store.keep_size(diff_id, size);
-            let config = self.config(diff_id, created.as_deref());
-            let config = store.write(MediaType::OCI_CONFIG, config.to_string().as_bytes())?;
-            let manifest = json!({
-                "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "config": config, "layers": [layer],
-            });
-            store.write(MediaType::OCI_MANIFEST, manifest.to_string().as_bytes())
+            let mut draft = Draft::scratch(store, &self.platform)?;
+            draft.edit(&self.config)?;
+            let step = History { comment: Some(self.comment.clone()), ..History::at(self.created)? };
+            if let Some(time) = self.created {
+                draft.set_created(time)?;
+            }
+            let layer = self.layer(store)?;
+            draft.push(&step, Some(&layer))?;
+            Ok(draft.finish()?.descriptor())
         };
         import().context(|| "import a tarball")
     }
 
-    fn set(mut self, key: &'static str, value: Value) -> Import<R> {
-        self.execution.insert(key, value);
-        self
-    }
-
-    fn insert(mut self, key: &'static str, name: String, value: Value) -> Import<R> {
-        self.execution.entry(key).or_insert_with(|| json!({}))[name] = value;
-        self
-    }
-
-    fn check(&self) -> Result<()> {
-        let is_name = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
-        match self.env.iter().find(|(name, _)| !is_name(name)) {
-            Some((name, _)) => Err(Error::invalid_input(format!("{name:?} is no name of a variable"))),
-            None => Ok(()),
-        }
-    }
-
-    /// Takes the tarball in, as it is: the blob, and the digest and size of the tar inside.
-    fn layer(&mut self, store: &Store) -> Result<(Descriptor, Digest, u64)> {
+    /// Takes the tarball in, as it is.
+    fn layer(&mut self, store: &Store) -> Result<NewLayer> {
         let mut writer = store.writer(Algorithm::Sha256)?;
         let tee = Tee { reader: &mut self.tarball, writer: &mut writer };
         let intake = Intake::new(tee, self.limits, &self.cancel)?;
-        let media_type = match intake.compression() {
-            Compression::Gzip => MediaType::OCI_LAYER_GZIP,
-            Compression::Zstd => MediaType::OCI_LAYER_ZSTD,
-            Compression::None => MediaType::OCI_LAYER,
-        };
+        let media_type = intake.compression().oci_layer();
         let mut hashed = Hashed { inner: intake, hasher: Hasher::new(Algorithm::Sha256), size: 0 };
         let mut entries = Entries::new(io::BufReader::with_capacity(64 << 10, &mut hashed), self.limits);
         while entries.advance()? {}
         drop(entries);
         let (diff_id, size) = (hashed.hasher.finish(), hashed.size);
         drop(hashed.inner);
-        Ok((writer.commit(media_type)?, diff_id, size))
-    }
-
-    fn config(&self, diff_id: Digest, created: Option<&str>) -> Value {
-        let mut step = json!({ "comment": self.comment });
-        let mut execution = json!(self.execution);
-        if !self.env.is_empty() {
-            execution["Env"] = self.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        }
-        let mut config = json!({
-            "architecture": self.platform.architecture(), "os": self.platform.os(), "config": execution,
-            "rootfs": { "type": "layers", "diff_ids": [diff_id] },
-        });
-        if let Some(variant) = self.platform.variant() {
-            config["variant"] = variant.into();
-        }
-        if let Some(author) = &self.author {
-            config["author"] = author.as_str().into();
-            step["author"] = author.as_str().into();
-        }
-        if let Some(created) = created {
-            config["created"] = created.into();
-            step["created"] = created.into();
-        }
-        config["history"] = json!([step]);
-        config
+        store.keep_size(diff_id, size);
+        Ok(NewLayer { blob: writer.commit(media_type)?, diff_id })
     }
 }
 
@@ -242,15 +147,6 @@ impl<R> fmt::Debug for Import<R> {
             .field("platform", &self.platform)
             .finish_non_exhaustive()
     }
-}
-
-fn words(words: impl IntoIterator<Item = impl Into<String>>) -> Value {
-    words.into_iter().map(Into::<String>::into).collect()
-}
-
-fn text_of(time: SystemTime) -> Result<String> {
-    let time = jiff::Timestamp::try_from(time);
-    Ok(time.map_err(|error| Error::invalid_input(format!("the time of the image: {error}")))?.to_string())
 }
 
 /// Keeps what is read.

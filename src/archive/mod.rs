@@ -99,12 +99,12 @@ pub fn save<'a>(store: &Store, names: impl IntoIterator<Item = impl Into<Name>>)
 /// The tarball, compressed or not, becomes the only layer as it is. The same tarball and settings make the same image.
 ///
 /// ```
-/// use layercake::{Store, archive};
+/// use layercake::{Store, archive, manifest::ConfigEdit};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # let store = Store::create(dir.path().join("store"))?;
 /// # let tarball = [0; 1024];
-/// let image = archive::import(&tarball[..]).cmd(["/bin/sh"]).env("LANG", "C").to(&store)?;
+/// let image = archive::import(&tarball[..]).config(ConfigEdit::new().cmd(["/bin/sh"])).to(&store)?;
 /// store.tag(&"example.com/base:1".parse()?, &image)?;
 /// assert_eq!(store.image_at(&image)?.config()?.cmd(), ["/bin/sh"]);
 /// # Ok::<(), layercake::Error>(())

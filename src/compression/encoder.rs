@@ -41,6 +41,10 @@ impl EncoderOptions {
         EncoderOptions { compression, level: None, threads: None }
     }
 
+    pub(crate) fn compression(&self) -> Compression {
+        self.compression
+    }
+
     /// How much effort is made: for gzip 0 to 9, by default 6; for zstd 1 to 22, by default 3.
     #[must_use = "the options are returned"]
     pub fn level(self, level: i32) -> Self {

@@ -22,6 +22,7 @@ use flate2::bufread::GzDecoder;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Limit;
+use crate::media_type::MediaType;
 
 pub use encoder::Encoder;
 pub use encoder::EncoderOptions;
@@ -47,6 +48,15 @@ impl Compression {
             // A skippable frame: RFC 8878, section 3.1.2.
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
             _ => Compression::None,
+        }
+    }
+
+    /// What OCI calls a layer that is compressed so.
+    pub(crate) fn oci_layer(self) -> MediaType {
+        match self {
+            Compression::None => MediaType::OCI_LAYER,
+            Compression::Gzip => MediaType::OCI_LAYER_GZIP,
+            Compression::Zstd => MediaType::OCI_LAYER_ZSTD,
         }
     }
 }

@@ -22,6 +22,7 @@
 //! # Ok::<(), layercake::Error>(())
 //! ```
 
+mod compose;
 mod entries;
 mod history;
 mod layer;
@@ -43,6 +44,8 @@ use crate::platform::Platform;
 use crate::store::Name;
 use crate::store::Store;
 
+pub(crate) use compose::Draft;
+pub(crate) use compose::NewLayer;
 pub use entries::FileReader;
 pub use entries::ImageEntries;
 pub use entries::LayerEntries;

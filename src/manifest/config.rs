@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde::Deserializer;
+use serde::Serialize;
 use serde::de::IgnoredAny;
 
 use super::Bytes;
@@ -91,22 +92,35 @@ impl<'de> Deserialize<'de> for Keys {
 
 /// One step of the making of an image (image-spec, config.md, `history`).
 #[non_exhaustive]
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// When, as RFC 3339 text.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// The command that made the layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
     /// Who.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
     /// What was said about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// Whether this step made no layer.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
     pub empty_layer: bool,
 }
 
 impl History {
+    /// A step that was made at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if RFC 3339 has no word for the time.
+    pub(crate) fn at(time: Option<SystemTime>) -> Result<History> {
+        Ok(History { created: time.map(text_of).transpose()?, ..History::default() })
+    }
+
     /// When the step was made.
     ///
     /// # Errors
@@ -306,4 +320,10 @@ fn time(text: Option<&str>) -> Result<Option<SystemTime>> {
         Ok(time) => Ok(Some(time.into())),
         Err(_) => Err(Error::invalid_document("configuration", format!("created is no date: {text:?}"))),
     }
+}
+
+/// A time as RFC 3339 has it.
+fn text_of(time: SystemTime) -> Result<String> {
+    let time = jiff::Timestamp::try_from(time);
+    Ok(time.map_err(|error| Error::invalid_input(format!("the time of the image: {error}")))?.to_string())
 }

@@ -3,7 +3,7 @@
 //! * [`Root`] is what a name leads to: a [`Manifest`] or an [`Index`].
 //! * [`Manifest`] is one image: a configuration and layers.
 //! * [`Index`] lists manifests, usually one for each platform.
-//! * [`Config`] is what an image runs and how it was made.
+//! * [`Config`] is what an image runs and how it was made; a [`ConfigEdit`] is what is to be otherwise in another one.
 //!
 //! A document is never written anew: [`raw`](Manifest::raw) gives the bytes that came, and its digest is theirs.
 //! Fields that nobody has heard of are in there too; the typed view leaves them out.
@@ -26,8 +26,10 @@
 
 mod choose;
 mod config;
+mod edit;
 mod image;
 mod index;
+mod object;
 
 use std::fmt;
 
@@ -48,8 +50,10 @@ pub(crate) use choose::MAX_DEPTH;
 pub(crate) use choose::choose;
 pub use config::Config;
 pub use config::History;
+pub use edit::ConfigEdit;
 pub use image::Manifest;
 pub use index::Index;
+pub(crate) use object::Object;
 
 /// The most bytes of a manifest, an index or a configuration: 8 MiB (distribution-spec, "Pushing Manifests", asks
 /// for at least 4 MB).

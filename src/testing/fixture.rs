@@ -148,9 +148,7 @@ impl Fixture {
     fn layer_type(&self) -> MediaType {
         match self.compression {
             Compression::Gzip if self.docker => MediaType::DOCKER_LAYER_GZIP,
-            Compression::Gzip => MediaType::OCI_LAYER_GZIP,
-            Compression::Zstd => MediaType::OCI_LAYER_ZSTD,
-            Compression::None => MediaType::OCI_LAYER,
+            other => other.oci_layer(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use layercake::Compression;
 use layercake::Descriptor;
 use layercake::ErrorKind;
+use layercake::manifest::ConfigEdit;
 
 use super::*;
 use crate::assert_kind;
@@ -26,7 +27,7 @@ fn a_tarball_becomes_an_image_of_one_layer() {
     let root = import(&store);
     let image = store.image_at(&root).unwrap();
     let expected = format!(
-        r#"{{"architecture":"amd64","config":{{}},"history":[{{"comment":"Imported from -"}}],"os":"linux","rootfs":{{"diff_ids":["{}"],"type":"layers"}}}}"#,
+        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"diff_ids":["{}"],"type":"layers"}},"history":[{{"comment":"Imported from -"}}]}}"#,
         Digest::sha256(&rootfs())
     );
     assert_eq!(String::from_utf8_lossy(image.config().unwrap().raw()), expected);
@@ -44,20 +45,23 @@ fn the_configuration_is_what_was_asked_for() {
     let root = archive::import(Drip(&rootfs(), 0))
         .platform(platform("linux/arm/v7"))
         .comment("by hand")
-        .author("alice")
         .created(SystemTime::UNIX_EPOCH)
-        .env("A", "1")
-        .env("B", "x=y z")
-        .env("A", "2")
-        .entrypoint(["/bin/app"])
-        .cmd(["--help"])
-        .working_dir("/srv")
-        .user("app:app")
-        .stop_signal("SIGINT")
-        .label("a.b", "c")
-        .exposed_port("80")
-        .exposed_port("53/udp")
-        .volume("/data")
+        .config(
+            ConfigEdit::new()
+                .author("alice")
+                .env("A", "1")
+                .env("B", "x=y z")
+                .env("A", "2")
+                .entrypoint(["/bin/app"])
+                .cmd(["--help"])
+                .working_dir("/srv")
+                .user("app:app")
+                .stop_signal("SIGINT")
+                .label("a.b", "c")
+                .exposed_port("80")
+                .exposed_port("53/udp")
+                .volume("/data"),
+        )
         .to(&store)
         .unwrap();
     let image = store.image_at(&root).unwrap();
@@ -117,7 +121,10 @@ fn what_is_no_tarball_leaves_nothing() {
         failure(archive::import(&rootfs()[..]).limits(few).to(&store)),
         ErrorKind::LimitExceeded { limit: layercake::error::Limit::Entries, .. }
     );
-    assert_kind!(failure(archive::import(&rootfs()[..]).env("A=B", "").to(&store)), ErrorKind::InvalidInput(_));
+    assert_kind!(
+        failure(archive::import(&rootfs()[..]).config(ConfigEdit::new().env("A=B", "")).to(&store)),
+        ErrorKind::InvalidInput(_)
+    );
     assert_eq!(store.blobs().unwrap().count(), 0);
     assert_eq!(std::fs::read_dir(store.path().join("layercake/partial")).unwrap().count(), 0);
 }
