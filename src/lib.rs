@@ -86,6 +86,7 @@
 
 pub mod archive;
 pub mod changeset;
+pub mod checkout;
 pub mod compression;
 pub mod descriptor;
 pub mod digest;
@@ -108,6 +109,7 @@ pub mod testing;
 pub mod transfer;
 mod verify;
 
+pub use checkout::Checkout;
 pub use compression::Compression;
 pub use descriptor::Descriptor;
 pub use digest::Algorithm;

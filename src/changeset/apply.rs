@@ -17,7 +17,6 @@ use rustix::io::Errno;
 
 use crate::changeset::Layout;
 use crate::changeset::Options;
-use crate::changeset::Ownership;
 use crate::changeset::attributes;
 use crate::changeset::attributes::Failure;
 use crate::changeset::attributes::Made;
@@ -88,13 +87,9 @@ impl<'a> Applier<'a> {
         if options.by_component {
             root.walk_by_component();
         }
-        let namespace = match options.ownership {
-            Ownership::CurrentUser => Namespace::User,
-            Ownership::Preserve | Ownership::Mapped { .. } => Namespace::Trusted,
-        };
         let overlay = match options.layout {
             Layout::Flat => None,
-            Layout::Overlay => Some(Overlay::new(namespace, lower)),
+            Layout::Overlay => Some(Overlay::new(Namespace::of(&options.ownership), lower)),
         };
         // Where no layer says whose a directory is, it is root's; or nobody's else, where root has no number.
         let implied = options.ownership.owner(0, 0).unwrap_or(None);
@@ -108,6 +103,14 @@ impl<'a> Applier<'a> {
         Applier { report, left_out, claimed, ..self }
     }
 
+    /// Goes on with what was done at another time, to the layers below: so many entries and bytes, and what was left
+    /// out.
+    pub(crate) fn remembering(mut self, entries: u64, bytes: u64, left_out: HashSet<Vec<u8>>) -> Applier<'a> {
+        self.report.entries = entries;
+        self.report.bytes = bytes;
+        Applier { left_out, claimed: bytes, ..self }
+    }
+
     /// For a root that was made just now: it becomes what a root is that no layer describes.
     pub(crate) fn describe_root(&mut self) -> Result<()> {
         self.ground.describe_root()
@@ -116,6 +119,13 @@ impl<'a> Applier<'a> {
     /// What was done so far.
     pub(crate) fn report(&self) -> &Unpacked {
         &self.report
+    }
+
+    /// Where things would be that were left out.
+    pub(crate) fn left_out(&self) -> Vec<Vec<u8>> {
+        let mut places: Vec<Vec<u8>> = self.left_out.iter().cloned().collect();
+        places.sort_unstable();
+        places
     }
 
     /// What was done in all.

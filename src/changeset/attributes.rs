@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::AtFlags;
 use rustix::fs::Gid;
 use rustix::fs::Mode;
+use rustix::fs::Stat;
 use rustix::fs::Timespec;
 use rustix::fs::Timestamps;
 use rustix::fs::Uid;
@@ -146,6 +147,29 @@ pub(super) fn xattr(fd: BorrowedFd<'_>, name: &[u8]) -> Option<Vec<u8>> {
     let length = rustix::fs::getxattr(&path, name, &mut value[..]).ok()?;
     value.truncate(length);
     Some(value)
+}
+
+/// Gives a copy the owner and the extended attributes of what it is a copy of, but for the host's and those that are
+/// to be `left_out`.
+pub(super) fn copy_owner_and_xattrs(
+    original: BorrowedFd<'_>,
+    stat: &Stat,
+    copy: &Made<'_>,
+    left_out: impl Fn(&[u8]) -> bool,
+) -> Result<(), Errno> {
+    let found = rustix::fs::fstat(copy.fd)?;
+    if (found.st_uid, found.st_gid) != (stat.st_uid, stat.st_gid) {
+        copy.set_owner(Some((stat.st_uid, stat.st_gid)))?;
+    }
+    for name in xattr_names(original).unwrap_or_default() {
+        if is_hosts(&name) || left_out(&name) {
+            continue;
+        }
+        if let Some(value) = xattr(original, &name) {
+            copy.set_xattr(&name, &value)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn is_hosts(name: &[u8]) -> bool {

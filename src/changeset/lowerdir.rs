@@ -30,8 +30,13 @@ impl Ground {
         let path = join(&parent, name);
         let Some(overlay) = &self.overlay else { return Ok(()) };
         let is_gone = overlay.knows_below() && overlay.below(&path)?.is_none();
-        if is_gone || self.is_blocked(&parent)? {
+        if self.is_blocked(&parent)? {
             return Ok(());
+        }
+        if is_gone {
+            // What this layer only passes through may be there.
+            let Some(parent) = self.existing(&parent)? else { return Ok(()) };
+            return self.hide(&parent, Some(name));
         }
         let parent = self.parent(&parent)?;
         if self.is_covered(parent.folder.path())? {
@@ -57,8 +62,12 @@ impl Ground {
         }
         let is_directory = |found: Found| found.kind() == FileType::Directory;
         let is_gone = overlay.knows_below() && !overlay.below(&path)?.is_some_and(is_directory);
-        if is_gone || self.is_blocked(&path)? {
+        if self.is_blocked(&path)? {
             return Ok(());
+        }
+        if is_gone {
+            let Some(directory) = self.existing(&path)? else { return Ok(()) };
+            return self.hide(&directory, None);
         }
         let directory = self.parent(&path)?;
         let Some(overlay) = &self.overlay else { return Ok(()) };

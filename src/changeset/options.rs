@@ -49,6 +49,11 @@ impl IdMap {
         IdMap(ranges.into_iter().collect())
     }
 
+    /// The ranges, as they were given.
+    pub(crate) fn ranges(&self) -> &[(u32, u32, u32)] {
+        &self.0
+    }
+
     /// What an id inside is outside; none if no range has it.
     pub fn outside(&self, inside: u32) -> Option<u32> {
         let (first, to, _) =

@@ -13,6 +13,7 @@ use rustix::fs::Stat;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use crate::changeset::Ownership;
 use crate::changeset::attributes;
 use crate::changeset::attributes::Made;
 use crate::changeset::tape::Timestamp;
@@ -23,11 +24,48 @@ use crate::fs::rooted::Folder;
 use crate::fs::rooted::Rooted;
 
 /// Where overlayfs looks for its own extended attributes.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Namespace {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Namespace {
     Trusted,
     /// For mounts with the option `userxattr`.
     User,
+}
+
+impl Namespace {
+    /// Where the marks are of layers that were unpacked with these owners.
+    pub(crate) fn of(ownership: &Ownership) -> Namespace {
+        match ownership {
+            Ownership::CurrentUser => Namespace::User,
+            Ownership::Preserve | Ownership::Mapped { .. } => Namespace::Trusted,
+        }
+    }
+
+    pub(super) fn attribute(self, name: &str) -> String {
+        match self {
+            Namespace::Trusted => format!("trusted.overlay.{name}"),
+            Namespace::User => format!("user.overlay.{name}"),
+        }
+    }
+
+    pub(super) fn is_opaque(self, directory: impl AsFd) -> bool {
+        attributes::xattr(directory.as_fd(), self.attribute("opaque").as_bytes()).is_some_and(|value| value == b"y")
+    }
+
+    /// Whether what has this name in a layer says that what lies below is removed.
+    pub(super) fn is_whiteout(self, directory: impl AsFd, name: &[u8], stat: &Stat) -> bool {
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::CharacterDevice => stat.st_rdev == 0,
+            FileType::RegularFile if stat.st_size == 0 => self.has(directory, name, "whiteout"),
+            _ => false,
+        }
+    }
+
+    /// Whether what has this name in a directory has one of overlayfs' attributes.
+    pub(super) fn has(self, directory: impl AsFd, name: &[u8], attribute: &str) -> bool {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(directory, name, flags, Mode::empty());
+        opened.is_ok_and(|fd| attributes::xattr(fd.as_fd(), self.attribute(attribute).as_bytes()).is_some())
+    }
 }
 
 /// What there is to know of the layers below, topmost first.
@@ -63,14 +101,11 @@ impl Overlay {
     }
 
     pub(super) fn attribute(&self, name: &str) -> String {
-        match self.namespace {
-            Namespace::Trusted => format!("trusted.overlay.{name}"),
-            Namespace::User => format!("user.overlay.{name}"),
-        }
+        self.namespace.attribute(name)
     }
 
     pub(super) fn is_opaque(&self, folder: &Folder) -> bool {
-        attributes::xattr(folder.as_fd(), self.attribute("opaque").as_bytes()).is_some_and(|value| value == b"y")
+        self.namespace.is_opaque(folder)
     }
 
     pub(super) fn make_opaque(&self, folder: &Folder) -> Result<(), Errno> {
@@ -79,16 +114,7 @@ impl Overlay {
 
     /// Whether what has this name in a layer says that what lies below is removed.
     pub(super) fn is_whiteout(&self, folder: &Folder, name: &[u8], stat: &Stat) -> bool {
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::CharacterDevice => stat.st_rdev == 0,
-            FileType::RegularFile if stat.st_size == 0 => {
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let opened = rustix::fs::openat(folder, name, flags, Mode::empty());
-                let attribute = self.attribute("whiteout");
-                opened.is_ok_and(|fd| attributes::xattr(fd.as_fd(), attribute.as_bytes()).is_some())
-            }
-            _ => false,
-        }
+        self.namespace.is_whiteout(folder, name, stat)
     }
 
     /// What the layers below have at a path in which nothing is a link.
@@ -164,19 +190,11 @@ impl Found {
 
     /// Sets owner and extended attributes of a copy, except for overlayfs' own.
     pub(super) fn copy_owner_and_xattrs(&self, made: &Made<'_>) -> Result<(), Errno> {
-        made.set_owner(Some((self.stat.st_uid, self.stat.st_gid)))?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let original = rustix::fs::openat(&self.folder, &self.name[..], flags, Mode::empty())?;
-        for name in attributes::xattr_names(original.as_fd()).unwrap_or_default() {
-            let is_own = attributes::is_overlays(&name) && !name.windows(16).any(|w| w == b"overlay.overlay.");
-            if is_own || attributes::is_hosts(&name) {
-                continue;
-            }
-            if let Some(value) = attributes::xattr(original.as_fd(), &name) {
-                rustix::fs::setxattr(handle(made.fd), &name[..], &value, XattrFlags::empty())?;
-            }
-        }
-        Ok(())
+        // What images have of this kind has a name with another `overlay.` here.
+        let is_own = |name: &[u8]| attributes::is_overlays(name) && !name.windows(16).any(|w| w == b"overlay.overlay.");
+        attributes::copy_owner_and_xattrs(original.as_fd(), &self.stat, made, is_own)
     }
 
     pub(super) fn copy_content(&self, copy: OwnedFd) -> Result<OwnedFd> {

@@ -169,6 +169,13 @@ pub enum ErrorKind {
         /// What, each with its path and the reason.
         what: Vec<String>,
     },
+    /// A working copy is not what it must be, or cannot be used here.
+    InvalidCheckout {
+        /// The working copy, or what of it.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// There is something already where something is to be made.
     AlreadyExists {
         /// Where.

@@ -44,6 +44,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Compression { reason } => write!(f, "invalid compressed data: {reason}"),
             ErrorKind::InvalidLayer { reason } => write!(f, "invalid layer: {reason}"),
             ErrorKind::InvalidArchive { reason } => write!(f, "invalid archive: {reason}"),
+            ErrorKind::InvalidCheckout { path, reason } => write!(f, "working copy {}: {reason}", path.display()),
             ErrorKind::Collision { path, existing } => write!(
                 f,
                 "the file system takes {:?} for {:?}, which is there: unpack where case and spelling count",

@@ -57,6 +57,11 @@ impl Aside {
         Ok(Aside { path: path.to_owned(), name: name.to_owned(), above, aside, fd, published: false })
     }
 
+    /// Where it is until then.
+    pub(crate) fn hidden_path(&self) -> PathBuf {
+        self.path.with_file_name(&self.aside)
+    }
+
     /// The directory, open.
     pub(crate) fn open(&self) -> Result<OwnedFd> {
         self.fd.try_clone().map_err(|error| Error::io("open", &self.path, error))
@@ -130,7 +135,21 @@ fn check_free(above: &OwnedFd, name: &Path, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn is_mount(directory: &OwnedFd) -> bool {
+/// Removes a directory and all in it: from its name at once, so that nobody finds half of it.
+pub(crate) fn remove_all(path: &Path) -> Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::invalid_input(format!("{} is no name of a directory", path.display())));
+    };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fail = |error: Errno| Error::io("remove", path, error.into());
+    let above = rustix::fs::openat(CWD, parent, DIRECTORY, Mode::empty()).map_err(fail)?;
+    let aside = format!("{}{:016x}", prefix(name), fastrand::u64(..));
+    rustix::fs::renameat(&above, name, &above, &aside).map_err(fail)?;
+    remove::remove(above.as_fd(), aside.as_bytes(), &mut Nothing).map_err(fail)
+}
+
+/// Whether a directory is one that something is mounted on.
+pub(crate) fn is_mount(directory: impl AsFd) -> bool {
     let stat = rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
     stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }

@@ -42,6 +42,8 @@ pub(crate) struct Descent {
     way: Vec<Inode>,
     /// The last of them, open; never empty.
     open: VecDeque<OwnedFd>,
+    /// How many stay open at most.
+    kept: usize,
 }
 
 impl Descent {
@@ -51,7 +53,18 @@ impl Descent {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, root, flags, Mode::empty()).map_err(fail)?;
         let inode = Inode::of(&rustix::fs::fstat(&fd).map_err(fail)?);
-        Ok(Descent { root: root.to_owned(), path: Vec::new(), way: vec![inode], open: VecDeque::from([fd]) })
+        Ok(Descent {
+            root: root.to_owned(),
+            path: Vec::new(),
+            way: vec![inode],
+            open: VecDeque::from([fd]),
+            kept: KEPT,
+        })
+    }
+
+    /// The same with so many directories open at most, where there are many trees.
+    pub(crate) fn keeping(self, kept: usize) -> Descent {
+        Descent { kept: kept.clamp(1, KEPT), ..self }
     }
 
     /// The clean path of this directory from the root.
@@ -79,7 +92,7 @@ impl Descent {
         self.path = self.join(name);
         self.way.push(inode);
         self.open.push_back(fd);
-        if self.open.len() > KEPT {
+        if self.open.len() > self.kept {
             self.open.pop_front();
         }
         Ok(())

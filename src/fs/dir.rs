@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
+use crate::fs::remove::handle;
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// `NONBLOCK`, so that a FIFO in the place of a file cannot hang its reader.
@@ -58,6 +59,13 @@ impl Dir {
         &self.path
     }
 
+    /// Where it lies at this moment, whatever it was opened by.
+    pub(crate) fn real_path(&self) -> Result<PathBuf> {
+        let path = rustix::fs::readlinkat(CWD, handle(self.fd.as_fd()), Vec::new());
+        let path = path.map_err(|error| Error::io("find the path of", &self.path, error.into()))?;
+        Ok(crate::fs::to_path(path.as_bytes()))
+    }
+
     /// The directory `name` in this one.
     pub(crate) fn dir(&self, name: &str) -> Result<Dir> {
         let path = self.path.join(name);
@@ -73,6 +81,11 @@ impl Dir {
             Err(error) => return Err(write_error(&self.path.join(name), error)),
         };
         Ok((self.dir(name)?, made))
+    }
+
+    /// Lets nobody but the owner in.
+    pub(crate) fn close_to_others(&self) -> Result<()> {
+        rustix::fs::fchmod(&self.fd, Mode::RWXU).map_err(|e| write_error(&self.path, e))
     }
 
     /// The regular file `name`, to be read.

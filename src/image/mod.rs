@@ -27,7 +27,9 @@ mod entries;
 mod history;
 mod layer;
 mod merged;
+mod record;
 mod unpack;
+mod unpacked;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -51,6 +53,8 @@ pub use entries::ImageEntries;
 pub use entries::LayerEntries;
 pub use history::Step;
 pub use layer::Layer;
+pub(crate) use unpacked::UnpackedLayers;
+pub(crate) use unpacked::folder_of;
 
 /// How many threads open images where many are listed, at most, and how many images are worth a thread.
 const MAX_THREADS: usize = 8;

@@ -159,7 +159,7 @@ fn apply(
 }
 
 /// Bytes that make no sense may be the wrong bytes: then that is the error, and fetching the blob again mends it.
-fn explain(error: Error, layers: &[Layer]) -> Error {
+pub(super) fn explain(error: Error, layers: &[Layer]) -> Error {
     if !matches!(error.kind(), ErrorKind::InvalidLayer { .. } | ErrorKind::Compression { .. }) {
         return error;
     }

@@ -36,6 +36,7 @@ mod layout;
 mod names;
 mod roots;
 mod tags;
+mod trees;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 mod archive;
 mod breakouts;
+mod checkout;
 mod conformance;
 mod diff;
 mod documents;

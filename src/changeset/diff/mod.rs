@@ -2,14 +2,20 @@
 
 mod compare;
 mod links;
+mod tree;
 mod walk;
 
 use std::path::Path;
+
+use rustix::fs::Stat;
 
 use crate::changeset::changes::Changes;
 use crate::error::Context;
 use crate::error::Result;
 use crate::event::Cancel;
+use crate::fs::descent::Descent;
+pub(crate) use tree::Listing;
+pub(crate) use tree::Tree;
 use walk::Walk;
 
 /// Which files are compared by their content, of those whose other attributes are equal.
@@ -74,6 +80,16 @@ impl DiffOptions {
 /// * [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): the options' switch was thrown.
 pub fn diff(old: impl AsRef<Path>, new: impl AsRef<Path>, options: &DiffOptions) -> Result<Changes> {
     let (old, new) = (old.as_ref(), new.as_ref());
-    let diff = || Walk::new(old, new, options)?.run();
+    let diff = || compare(Descent::at(old)?, Descent::at(new)?, options, &|_, _| false);
     diff().context(|| format!("compare {} with {}", new.display(), old.display()))
+}
+
+/// The same of whatever shows a tree. Of the new one, what is `known` to be what it was is not compared.
+pub(crate) fn compare(
+    old: impl Tree,
+    new: impl Tree,
+    options: &DiffOptions,
+    known: &dyn Fn(&[u8], &Stat) -> bool,
+) -> Result<Changes> {
+    Walk::new(old, new, options, known).run()
 }

@@ -1,7 +1,6 @@
 //! Both trees, walked together.
 
 use std::iter::Peekable;
-use std::path::Path;
 use std::vec::IntoIter;
 
 use rustix::fs::FileType;
@@ -10,6 +9,8 @@ use rustix::fs::Stat;
 use super::DiffOptions;
 use super::compare::Pair;
 use super::links::Links;
+use super::tree::Listing;
+use super::tree::Tree;
 use crate::changeset::changes::Change;
 use crate::changeset::changes::ChangeKind;
 use crate::changeset::changes::Changes;
@@ -17,8 +18,9 @@ use crate::changeset::report::Skipped;
 use crate::changeset::report::SkippedPart;
 use crate::changeset::report::to_path;
 use crate::changeset::whiteout::check_stored;
+use crate::changeset::whiteout::join;
+use crate::changeset::whiteout::split;
 use crate::error::Result;
-use crate::fs::descent::Descent;
 
 /// A name, and what has it in each of the trees.
 struct Row {
@@ -34,19 +36,28 @@ struct Level {
     is_in_both: bool,
 }
 
-pub(super) struct Walk<'a> {
+pub(super) struct Walk<'a, O, N> {
     options: &'a DiffOptions,
-    old: Descent,
-    new: Descent,
+    /// Whether what has this path in the new tree is known to be what it was.
+    known: &'a dyn Fn(&[u8], &Stat) -> bool,
+    old: O,
+    new: N,
+    /// The path of the directory at hand.
+    path: Vec<u8>,
     links: Links,
     found: Vec<Change>,
     skipped: Vec<Skipped>,
 }
 
-impl Walk<'_> {
-    pub(super) fn new<'a>(old: &Path, new: &Path, options: &'a DiffOptions) -> Result<Walk<'a>> {
-        let (old, new) = (Descent::at(old)?, Descent::at(new)?);
-        Ok(Walk { options, old, new, links: Links::default(), found: Vec::new(), skipped: Vec::new() })
+impl<'a, O: Tree, N: Tree> Walk<'a, O, N> {
+    pub(super) fn new(
+        old: O,
+        new: N,
+        options: &'a DiffOptions,
+        known: &'a dyn Fn(&[u8], &Stat) -> bool,
+    ) -> Walk<'a, O, N> {
+        let (path, found, skipped) = (Vec::new(), Vec::new(), Vec::new());
+        Walk { options, known, old, new, path, links: Links::default(), found, skipped }
     }
 
     pub(super) fn run(mut self) -> Result<Changes> {
@@ -61,6 +72,8 @@ impl Walk<'_> {
                 self.old.leave()?;
             }
             self.new.leave()?;
+            let above = split(&self.path).0.len();
+            self.path.truncate(above);
             levels.pop();
         }
         self.found.extend(self.links.torn());
@@ -69,13 +82,44 @@ impl Walk<'_> {
 
     /// What is in the directory at hand.
     fn level(&mut self, is_in_both: bool) -> Result<Level> {
-        let old = if is_in_both { listed(&self.old)?.0 } else { Vec::new() };
-        let (new, sockets) = listed(&self.new)?;
-        for name in sockets {
-            let path = to_path(&self.new.join(&name));
-            self.skipped.push(Skipped { path, what: SkippedPart::Entry, reason: "sockets are not stored".to_owned() });
+        let mut new = self.new.listing()?;
+        self.take_sockets(&mut new.entries)?;
+        let rows = match (is_in_both, new.is_whole) {
+            (false, _) => merged(Vec::new(), new.entries),
+            (true, true) => {
+                let mut old = self.old.listing()?.entries;
+                old.iter().try_for_each(|(name, _)| check_stored(&join(&self.path, name)))?;
+                old.retain(|(_, stat)| !is_socket(stat));
+                merged(old, new.entries)
+            }
+            (true, false) => self.beside(new)?,
+        };
+        Ok(Level { rows: rows.into_iter(), is_in_both })
+    }
+
+    /// What is listed of a directory of which not all is listed.
+    fn beside(&self, new: Listing) -> Result<Vec<Row>> {
+        let listed = new.entries.into_iter().map(|(name, stat)| (name, Some(stat)));
+        let mut rows = Vec::new();
+        for (name, new) in listed.chain(new.gone.into_iter().map(|name| (name, None))) {
+            let old = self.old.look(&name)?.filter(|stat| !is_socket(stat));
+            rows.push(Row { name, old, new });
         }
-        Ok(Level { rows: merged(old, new).into_iter(), is_in_both })
+        Ok(rows)
+    }
+
+    /// Sockets cannot be in a layer, and names that are those of whiteouts must not.
+    fn take_sockets(&mut self, listed: &mut Listed) -> Result<()> {
+        for (name, stat) in listed.iter() {
+            let path = join(&self.path, name);
+            check_stored(&path)?;
+            if is_socket(stat) {
+                let reason = "sockets are not stored".to_owned();
+                self.skipped.push(Skipped { path: to_path(&path), what: SkippedPart::Entry, reason });
+            }
+        }
+        listed.retain(|(_, stat)| !is_socket(stat));
+        Ok(())
     }
 
     /// Looks at what has a name. If it is a directory, it is entered.
@@ -95,6 +139,7 @@ impl Walk<'_> {
             self.old.enter(&row.name)?;
         }
         self.new.enter(&row.name)?;
+        self.path = join(&self.path, &row.name);
         self.level(is_in_both).map(Some)
     }
 
@@ -104,18 +149,23 @@ impl Walk<'_> {
     }
 
     fn compare(&mut self, name: &[u8], old: &Stat, new: &Stat) -> Result<()> {
-        let pair = Pair { name, old: (&self.old, old), new: (&self.new, new) };
-        if pair.differs(self.options.content)? {
+        let path = join(&self.path, name);
+        if !(self.known)(&path, new) && self.differs(name, old, new)? {
             self.note(name, ChangeKind::Modified, new);
             self.links.changed(new);
         } else {
-            self.links.unchanged(old, new, || change(self.new.join(name), ChangeKind::Modified, new));
+            self.links.unchanged(old, new, || change(path, ChangeKind::Modified, new));
         }
         Ok(())
     }
 
+    fn differs(&self, name: &[u8], old: &Stat, new: &Stat) -> Result<bool> {
+        let pair = Pair { name, old: (self.old.place(name)?, old), new: (self.new.place(name)?, new) };
+        pair.differs(self.options.content)
+    }
+
     fn note(&mut self, name: &[u8], kind: ChangeKind, stat: &Stat) {
-        self.found.push(change(self.new.join(name), kind, stat));
+        self.found.push(change(join(&self.path, name), kind, stat));
     }
 }
 
@@ -127,21 +177,8 @@ fn change(path: Vec<u8>, kind: ChangeKind, stat: &Stat) -> Change {
 
 type Listed = Vec<(Vec<u8>, Stat)>;
 
-/// What is in a directory and can be in a layer, and the names of sockets, which cannot.
-fn listed(descent: &Descent) -> Result<(Listed, Vec<Vec<u8>>)> {
-    let mut sockets = Vec::new();
-    let mut found = descent.list()?;
-    for (name, _) in &found {
-        check_stored(&descent.join(name))?;
-    }
-    found.retain(|(name, stat)| {
-        let is_socket = FileType::from_raw_mode(stat.st_mode).is_socket();
-        if is_socket {
-            sockets.push(name.clone());
-        }
-        !is_socket
-    });
-    Ok((found, sockets))
+fn is_socket(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode).is_socket()
 }
 
 /// Two sorted lists as one.

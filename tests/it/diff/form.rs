@@ -185,7 +185,7 @@ fn other_programs_read_it() {
     if installed(&["tar"]) {
         let gnu = scratch.dir("gnu");
         run(Command::new("tar").arg("--numeric-owner").arg("-xpf").arg(&file).arg("-C").arg(&gnu)).ok();
-        let said = |path| super::trees::said(crate::support::tree::lines(path));
+        let said = |path| crate::support::tree::said(crate::support::tree::lines(path));
         assert_eq!(said(&gnu), said(&scratch.path("tree")));
     }
     if installed(&["python3"]) {

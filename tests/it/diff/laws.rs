@@ -13,10 +13,10 @@ use layercake::changeset::pack;
 use layercake::changeset::pack_tree;
 
 use super::trees::Tree;
-use super::trees::said;
 use crate::support::Scratch;
 use crate::support::tree::Lines;
 use crate::support::tree::lines;
+use crate::support::tree::said;
 
 /// Ten thousand by hand: `LAYERCAKE_DIFF_PAIRS=10000`.
 const PAIRS: u64 = 1500;

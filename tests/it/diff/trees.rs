@@ -13,8 +13,6 @@ use rustix::fs::Mode;
 use rustix::fs::Timespec;
 use rustix::fs::Timestamps;
 
-use crate::support::tree::Lines;
-
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     Directory,
@@ -262,19 +260,4 @@ pub fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     let times = Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("times can be set");
-}
-
-/// What layers say of a tree: nothing of the root, no fractions of seconds, and no times of directories that did not
-/// change.
-pub fn said(lines: Lines) -> Lines {
-    lines.into_iter().filter(|(path, _)| !path.is_empty()).map(|(path, line)| (path, without_fraction(&line))).collect()
-}
-
-fn without_fraction(line: &str) -> String {
-    let (before, rest) = line.split_once(" bytes, ").expect("a line has a size");
-    let (time, after) = rest.split_once(", ").expect("a line has a time");
-    let seconds = time.split('.').next().unwrap_or_default();
-    // Directories' modes begin so.
-    let seconds = if line.starts_with("40") || line.starts_with("41") { "?" } else { seconds };
-    format!("{before} bytes, {seconds}, {after}")
 }

@@ -125,3 +125,18 @@ pub fn lines(root: &Path) -> Lines {
     };
     found.into_iter().map(line).collect()
 }
+
+/// What layers say of a tree: nothing of the root, no fractions of seconds, and no times of directories that did not
+/// change.
+pub fn said(lines: Lines) -> Lines {
+    lines.into_iter().filter(|(path, _)| !path.is_empty()).map(|(path, line)| (path, without_fraction(&line))).collect()
+}
+
+fn without_fraction(line: &str) -> String {
+    let (before, rest) = line.split_once(" bytes, ").expect("a line has a size");
+    let (time, after) = rest.split_once(", ").expect("a line has a time");
+    let seconds = time.split('.').next().unwrap_or_default();
+    // Directories' modes begin so.
+    let seconds = if line.starts_with("40") || line.starts_with("41") { "?" } else { seconds };
+    format!("{before} bytes, {seconds}, {after}")
+}

@@ -1,0 +1,208 @@
+//! Making a working copy.
+
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use super::BASE;
+use super::Checkout;
+use super::CheckoutMode;
+use super::CheckoutOptions;
+use super::MountOptions;
+use super::ROOT;
+use super::UPPER;
+use super::WORK;
+use super::index::Index;
+use super::mount;
+use super::state::State;
+use crate::changeset::CopyMethod;
+use crate::changeset::Namespace;
+use crate::changeset::Stack;
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::Result;
+use crate::fs::aside::Aside;
+use crate::fs::descent::Descent;
+use crate::fs::dir::Dir;
+use crate::image::Image;
+use crate::image::UnpackedLayers;
+use crate::store::Durability;
+
+impl Image {
+    /// Makes a working copy in a new directory: its tree is in [`Checkout::root`], and can be changed without
+    /// changing the image. The image's layers are unpacked in the store, once for all working copies.
+    ///
+    /// ```no_run
+    /// # fn example(image: layercake::Image) -> layercake::Result<()> {
+    /// let work = image.checkout("/tmp/work")?;
+    /// std::fs::write(work.root().join("etc/motd"), "hello\n")?;
+    /// let child = work.commit("add a greeting")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`checkout_with`](Image::checkout_with).
+    pub fn checkout(&self, path: impl AsRef<Path>) -> Result<Checkout> {
+        self.checkout_with(path, &CheckoutOptions::new())
+    }
+
+    /// The same, with options.
+    ///
+    /// The directory may be missing, or empty. It is worked on beside, under a hidden name, and gets its own when all
+    /// is there. What a killed process leaves behind is removed by the next one that makes the same working copy.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): the directory is not empty, or none.
+    /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): it lies in the store; or an owner outside of the
+    ///   map of ids.
+    /// * [`ErrorKind::Io`](crate::ErrorKind::Io): the file system cannot do what the mode needs; or the operating
+    ///   system refuses something else.
+    /// * [`ErrorKind::NotApplied`](crate::ErrorKind::NotApplied): the options are strict, and something of the image
+    ///   was left out.
+    /// * [`ErrorKind::Locked`](crate::ErrorKind::Locked): another process unpacks the same layers for longer than 15
+    ///   minutes.
+    /// * Those of [`unpack_with`](Image::unpack_with), where layers are to be unpacked.
+    pub fn checkout_with(&self, path: impl AsRef<Path>, options: &CheckoutOptions<'_>) -> Result<Checkout> {
+        let path = path.as_ref();
+        let make = || {
+            let ownership = options.ownership_here();
+            let aside = Aside::new(path)?;
+            if aside.is_within(self.store().dir())? {
+                return Err(Error::invalid_input("a working copy cannot lie in the store"));
+            }
+            let layers = self.unpacked_layers(&options.to_unpack(&ownership))?;
+            let making = Making::new(self, aside, layers, Namespace::of(&ownership), options)?;
+            let mode = making.take_mode()?;
+            let store = self.store().dir().real_path()?;
+            let state = State::new(mode, &store, self.root(), &self.descriptor(), &ownership);
+            making.publish(path, state)
+        };
+        make().context(|| format!("check image {} out to {}", self.id().short(), path.display()))
+    }
+}
+
+/// A working copy that has no name yet.
+struct Making<'a> {
+    image: &'a Image,
+    options: &'a CheckoutOptions<'a>,
+    layers: UnpackedLayers,
+    namespace: Namespace,
+    aside: Aside,
+    /// Where it is for now.
+    here: PathBuf,
+    dir: Dir,
+}
+
+impl<'a> Making<'a> {
+    fn new(
+        image: &'a Image,
+        aside: Aside,
+        layers: UnpackedLayers,
+        namespace: Namespace,
+        options: &'a CheckoutOptions<'a>,
+    ) -> Result<Making<'a>> {
+        let dir = Dir::open(&aside.hidden_path())?;
+        for name in [ROOT, BASE] {
+            dir.make_dir(name)?;
+        }
+        let here = dir.real_path()?;
+        Ok(Making { image, options, layers, namespace, aside, here, dir })
+    }
+
+    /// Fills it, in the mode that was asked for or else in the first that can be had.
+    fn take_mode(&self) -> Result<CheckoutMode> {
+        let mode = match self.options.mode {
+            Some(mode) => mode,
+            None if self.overlay()?.is_ok() => return Ok(CheckoutMode::Overlay),
+            None if self.can_reflink() => CheckoutMode::Reflink,
+            None => CheckoutMode::Copy,
+        };
+        match mode {
+            CheckoutMode::Reflink => self.copy(CopyMethod::Reflink)?,
+            CheckoutMode::Copy => self.copy(CopyMethod::Bytes)?,
+            CheckoutMode::Overlay => match self.overlay()? {
+                // That is for the caller to do then.
+                Ok(()) | Err(Errno::PERM | Errno::ACCESS) => {}
+                Err(error) => return Err(Error::io("mount an overlay on", &self.here, error.into())),
+            },
+        }
+        Ok(mode)
+    }
+
+    /// Prepares for overlayfs, and tries whether it can be mounted.
+    fn overlay(&self) -> Result<Result<(), Errno>> {
+        for name in [UPPER, WORK] {
+            self.dir.make_dir(name)?;
+        }
+        self.stack()?.describe_root(&self.here.join(UPPER))?;
+        let (root, base) = (self.here.join(ROOT), self.here.join(BASE));
+        let mut options = MountOptions::new(self.lower(), self.here.join(UPPER), self.here.join(WORK));
+        options.userxattr = self.namespace == Namespace::User;
+        let mounted = options.mount(&root, &base);
+        for place in [root, base] {
+            if mount::is_mounted(&place) {
+                mount::unmount(&place)?;
+            }
+        }
+        Ok(mounted)
+    }
+
+    fn copy(&self, method: CopyMethod) -> Result<()> {
+        let root = self.here.join(ROOT);
+        let unreadable = |path: &[u8]| {
+            let file = self.image.read_file(crate::fs::to_path(path))?;
+            Ok(Box::new(file) as Box<dyn std::io::Read>)
+        };
+        self.stack()?.copy_to(&root, method, &unreadable, &self.options.cancel)?;
+        let index = Index::of(Descent::at(&root)?)?;
+        index.write(&self.dir)?;
+        index.settle(&self.dir)
+    }
+
+    /// Whether the store's files can share their content with files here.
+    fn can_reflink(&self) -> bool {
+        const PROBE: &str = "probe";
+        let probe = || -> Result<()> {
+            let original: File = self.image.store().open_blob(self.image.manifest().config())?;
+            let copy = self.dir.new_file(PROBE)?;
+            let cloned = rustix::fs::ioctl_ficlone(&copy, &original);
+            self.dir.remove(PROBE)?;
+            Ok(cloned.map_err(std::io::Error::from)?)
+        };
+        probe().is_ok()
+    }
+
+    fn stack(&self) -> Result<Stack> {
+        Stack::of(&self.lower(), self.namespace)
+    }
+
+    fn lower(&self) -> Vec<PathBuf> {
+        let mut lower: Vec<PathBuf> = self.layers.paths.iter().rev().cloned().collect();
+        if lower.is_empty() {
+            lower.push(self.here.join(BASE));
+        }
+        lower
+    }
+
+    fn publish(self, path: &Path, state: State) -> Result<Checkout> {
+        let durability = self.image.store().durability();
+        state.write(&self.dir, durability)?;
+        let copied = state.mode != CheckoutMode::Overlay;
+        self.aside.publish(durability == Durability::Full && copied)?;
+        let dir = Dir::open(path)?;
+        let path = dir.real_path()?;
+        if let (Durability::Full, Some(above)) = (durability, path.parent()) {
+            Dir::open(above)?.sync()?;
+        }
+        let root = path.join(ROOT);
+        let checkout = Checkout { dir, path, root, state, image: self.image.clone(), layers: self.layers };
+        checkout.register()?;
+        checkout.mount_if_allowed()?;
+        Ok(checkout)
+    }
+}

@@ -1,0 +1,221 @@
+//! overlayfs: what is mounted for a working copy, and by whom.
+
+use std::ffi::CString;
+use std::fmt;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rustix::fs::CWD;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::mount::FsMountFlags;
+use rustix::mount::FsOpenFlags;
+use rustix::mount::MountAttrFlags;
+use rustix::mount::MountFlags;
+use rustix::mount::MoveMountFlags;
+use rustix::mount::UnmountFlags;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::fs::aside::is_mount;
+
+/// So many layers one mount takes; the kernel takes 500.
+const MAX_LOWER: usize = 480;
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// What [`MountOptions`] says too: changes are to lie in `upper` as they are.
+const PLAIN: [(&str, &str); 3] = [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")];
+
+/// What overlayfs has to be told to show a working copy. As text it is what `mount -t overlay -o` takes.
+///
+/// ```
+/// # let layers = [std::path::PathBuf::from("/l/2"), "/l/1".into()];
+/// # let options = layercake::checkout::MountOptions::new(layers.to_vec(), "/w/upper", "/w/work");
+/// let text = options.to_string();
+/// assert!(text.starts_with("lowerdir=/l/2:/l/1,upperdir=/w/upper,workdir=/w/work,"));
+/// ```
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOptions {
+    /// The directories of the layers, topmost first.
+    pub lower: Vec<PathBuf>,
+    /// The directory of what changes.
+    pub upper: PathBuf,
+    /// A directory that overlayfs works in.
+    pub work: PathBuf,
+    /// Whether overlayfs' own attributes are `user.overlay.*`, as they are where the files are not root's.
+    pub userxattr: bool,
+}
+
+impl MountOptions {
+    /// Options for layers that root unpacked.
+    pub fn new(lower: Vec<PathBuf>, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> MountOptions {
+        MountOptions { lower, upper: upper.into(), work: work.into(), userxattr: false }
+    }
+
+    /// Mounts on a directory. `base` is a directory for a mount below that one, where there are more layers than one
+    /// takes.
+    pub(super) fn mount(&self, target: &Path, base: &Path) -> Result<(), Errno> {
+        let target = rustix::fs::openat(CWD, target, DIRECTORY, Mode::empty())?;
+        if self.lower.len() <= MAX_LOWER {
+            return self.mount_on(&target, &self.lower);
+        }
+        let (above, below) = self.lower.split_at(MAX_LOWER);
+        let place = rustix::fs::openat(CWD, base, DIRECTORY, Mode::empty())?;
+        if !is_mount(&place) {
+            attach(&place, below, None, self.userxattr)?;
+        }
+        let lower: Vec<PathBuf> = above.iter().cloned().chain([base.to_owned()]).collect();
+        self.mount_on(&target, &lower)
+    }
+
+    fn mount_on(&self, target: &OwnedFd, lower: &[PathBuf]) -> Result<(), Errno> {
+        attach(target, lower, Some((&self.upper, &self.work)), self.userxattr)
+    }
+}
+
+impl fmt::Display for MountOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lower: Vec<String> = self.lower.iter().map(|path| escaped(path, &[':', ',', '\\'])).collect();
+        let [upper, work] = [&self.upper, &self.work].map(|path| escaped(path, &[',', '\\']));
+        write!(f, "lowerdir={},upperdir={upper},workdir={work}", lower.join(":"))?;
+        PLAIN.iter().try_for_each(|(name, value)| write!(f, ",{name}={value}"))?;
+        if self.userxattr { f.write_str(",userxattr") } else { Ok(()) }
+    }
+}
+
+fn escaped(path: &Path, special: &[char]) -> String {
+    let mut text = String::new();
+    for c in path.to_string_lossy().chars() {
+        if special.contains(&c) {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// Mounts layers, topmost first, with directories for what changes or without.
+fn attach(target: &OwnedFd, lower: &[PathBuf], upper: Option<(&Path, &Path)>, userxattr: bool) -> Result<(), Errno> {
+    match attach_by_parts(target, lower, upper, userxattr) {
+        // Linux before 6.5 takes all layers as one text; a part may have 255 bytes.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NAMETOOLONG) => attach_at_once(target, lower, upper, userxattr),
+        result => result,
+    }
+}
+
+fn attach_by_parts(
+    target: &OwnedFd,
+    lower: &[PathBuf],
+    upper: Option<(&Path, &Path)>,
+    userxattr: bool,
+) -> Result<(), Errno> {
+    let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let set = |name: &str, value: &[u8]| rustix::mount::fsconfig_set_string(&overlay, name, value);
+    set("source", b"layercake")?;
+    for path in lower {
+        set("lowerdir+", path.as_os_str().as_bytes())?;
+    }
+    if let Some((upper, work)) = upper {
+        set("upperdir", upper.as_os_str().as_bytes())?;
+        set("workdir", work.as_os_str().as_bytes())?;
+    }
+    for (name, value) in PLAIN {
+        set(name, value.as_bytes())?;
+    }
+    if userxattr {
+        rustix::mount::fsconfig_set_flag(&overlay, "userxattr")?;
+    }
+    rustix::mount::fsconfig_create(&overlay)?;
+    let mounted = rustix::mount::fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(&mounted, "", target, "", flags)
+}
+
+/// All options have to fit on a page, so that they name descriptors, not paths.
+fn attach_at_once(
+    target: &OwnedFd,
+    lower: &[PathBuf],
+    upper: Option<(&Path, &Path)>,
+    userxattr: bool,
+) -> Result<(), Errno> {
+    let open = |path: &Path| rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty());
+    let lower: Vec<OwnedFd> = lower.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
+    let upper = upper.map(|(upper, work)| Ok::<_, Errno>((open(upper)?, open(work)?))).transpose()?;
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let mut options = format!("lowerdir={}", lower.iter().map(name).collect::<Vec<_>>().join(":"));
+    if let Some((upper, work)) = &upper {
+        options += &format!(",upperdir={},workdir={}", name(upper), name(work));
+    }
+    for (key, value) in PLAIN {
+        options += &format!(",{key}={value}");
+    }
+    if userxattr {
+        options += ",userxattr";
+    }
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount("layercake", name(target), "overlay", MountFlags::empty(), options.as_c_str())
+}
+
+/// Whether something is mounted on a directory.
+pub(super) fn is_mounted(path: &Path) -> bool {
+    rustix::fs::openat(CWD, path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).is_ok_and(|fd| is_mount(fd.as_fd()))
+}
+
+/// Takes away what is mounted on a directory, if nobody uses it.
+pub(super) fn unmount(path: &Path) -> Result<()> {
+    rustix::mount::unmount(path, UnmountFlags::NOFOLLOW).map_err(|error| Error::io("unmount", path, error.into()))
+}
+
+/// What is mounted on directories below one, as this process sees it (proc(5), `mountinfo`).
+pub(super) fn mounts_below(directory: &Path) -> Result<Vec<PathBuf>> {
+    const TABLE: &str = "/proc/self/mountinfo";
+    let table = std::fs::read(TABLE).map_err(|error| Error::io("read", Path::new(TABLE), error))?;
+    let points = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    let points = points.map(|point| crate::fs::to_path(&unescaped(point)));
+    Ok(points.filter(|point| point.starts_with(directory)).collect())
+}
+
+/// Blanks and some other characters are written as `\` and three octal digits.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|digits| *first == b'\\' && digits.iter().all(|d| (b'0'..b'8').contains(d)));
+        match digits {
+            Some(digits) => {
+                bytes.push(digits.iter().fold(0_u8, |byte, digit| byte.wrapping_mul(8).wrapping_add(digit - b'0')));
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_escaped() {
+        let mut options = MountOptions::new(vec!["/a:b".into(), "/c,d".into()], "/u:p\\", "/w,k");
+        options.userxattr = true;
+        let expected = "lowerdir=/a\\:b:/c\\,d,upperdir=/u:p\\\\,workdir=/w\\,k,\
+                        redirect_dir=off,metacopy=off,index=off,userxattr";
+        assert_eq!(options.to_string(), expected);
+    }
+
+    #[test]
+    fn mount_points_are_read_as_the_kernel_writes_them() {
+        assert_eq!(unescaped(b"/a\\040b\\134c\\"), b"/a b\\c\\");
+        assert_eq!(mounts_below(Path::new("/proc")).unwrap().first().map(PathBuf::as_path), Some(Path::new("/proc")));
+    }
+}

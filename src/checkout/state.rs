@@ -1,0 +1,141 @@
+//! What a working copy knows of itself, in a file beside its root.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use percent_encoding::AsciiSet;
+use percent_encoding::NON_ALPHANUMERIC;
+use percent_encoding::percent_decode_str;
+use percent_encoding::percent_encode;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::json;
+
+use super::CheckoutMode;
+use crate::changeset::IdMap;
+use crate::changeset::Ownership;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Limit;
+use crate::error::Result;
+use crate::fs::atomic;
+use crate::fs::dir::Dir;
+use crate::store::Durability;
+use crate::store::Store;
+
+pub(super) const STATE: &str = "checkout.json";
+const VERSION: u32 = 1;
+const MAX_STATE: u64 = 1 << 20;
+
+/// The state, as it is written. Paths are percent-encoded: they are bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    version: u32,
+    pub(super) id: String,
+    pub(super) mode: CheckoutMode,
+    store: String,
+    pub(super) root: Descriptor,
+    pub(super) manifest: Descriptor,
+    owners: Owners,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Owners {
+    Preserve,
+    CurrentUser,
+    Mapped { uids: Vec<(u32, u32, u32)>, gids: Vec<(u32, u32, u32)> },
+}
+
+impl State {
+    pub(super) fn new(
+        mode: CheckoutMode,
+        store: &Path,
+        root: &Descriptor,
+        manifest: &Descriptor,
+        ownership: &Ownership,
+    ) -> State {
+        let owners = match ownership {
+            Ownership::Preserve => Owners::Preserve,
+            Ownership::CurrentUser => Owners::CurrentUser,
+            Ownership::Mapped { uids, gids } => {
+                Owners::Mapped { uids: uids.ranges().to_vec(), gids: gids.ranges().to_vec() }
+            }
+        };
+        let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let (store, root, manifest) = (encoded(store), root.clone(), manifest.clone());
+        State { version: VERSION, id, mode, store, root, manifest, owners }
+    }
+
+    pub(super) fn read(dir: &Dir) -> Result<State> {
+        let invalid = |reason: String| ErrorKind::InvalidCheckout { path: dir.path().to_owned(), reason };
+        if dir.stat(STATE)?.is_none() {
+            return Err(invalid(format!("it has no {STATE}")).into());
+        }
+        let bytes = dir.read(STATE, Limit::DocumentSize, MAX_STATE)?;
+        let version: Version = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        if version.version != VERSION {
+            let found = version.version.to_string();
+            return Err(ErrorKind::UnsupportedVersion { path: dir.path().to_owned(), found }.into());
+        }
+        Ok(serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?)
+    }
+
+    pub(super) fn write(&self, dir: &Dir, durability: Durability) -> Result<()> {
+        let text = serde_json::to_vec(self).map_err(|error| Error::invalid_input(error.to_string()))?;
+        atomic::replace(dir, "checkout.json.new", dir, STATE, &text, durability)
+    }
+
+    pub(super) fn store_path(&self) -> PathBuf {
+        crate::fs::to_path(&percent_decode_str(&self.store).collect::<Vec<u8>>())
+    }
+
+    pub(super) fn ownership(&self) -> Ownership {
+        match &self.owners {
+            Owners::Preserve => Ownership::Preserve,
+            Owners::CurrentUser => Ownership::CurrentUser,
+            Owners::Mapped { uids, gids } => {
+                Ownership::Mapped { uids: IdMap::new(uids.clone()), gids: IdMap::new(gids.clone()) }
+            }
+        }
+    }
+
+    /// Tells the store of the working copy, so that what it needs is not collected.
+    pub(super) fn register(&self, store: &Store, dir: &Path, owners: &str, chains: &[Digest]) -> Result<()> {
+        let records = store.checkouts_dir()?;
+        let name = format!("{}.json", self.id);
+        let record = json!({
+            "id": self.id, "dir": encoded(dir), "root": self.root, "manifest": self.manifest,
+            "owners": owners, "chains": chains,
+        });
+        let text = record.to_string();
+        if records.stat(&name)?.is_some()
+            && records.read(&name, Limit::DocumentSize, MAX_STATE).is_ok_and(|found| found == text.as_bytes())
+        {
+            return Ok(());
+        }
+        atomic::replace(&records, &format!("{name}.new"), &records, &name, text.as_bytes(), store.durability())
+    }
+
+    /// Tells it that there is none any more.
+    pub(super) fn forget(&self, store: &Store) -> Result<()> {
+        store.checkouts_dir()?.remove(&format!("{}.json", self.id))
+    }
+
+    /// Whether the id is one that was made here: it becomes a name of a file.
+    pub(super) fn has_valid_id(&self) -> bool {
+        self.id.len() == 32 && self.id.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+fn encoded(path: &Path) -> String {
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+    percent_encode(path.as_os_str().as_encoded_bytes(), KEPT).to_string()
+}

@@ -1,0 +1,143 @@
+//! What is written beside an unpacked layer.
+
+use std::fs::File;
+use std::io::Read;
+
+use percent_encoding::NON_ALPHANUMERIC;
+use percent_encoding::percent_decode_str;
+use percent_encoding::percent_encode;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::changeset::Skipped;
+use crate::changeset::SkippedPart;
+use crate::changeset::to_path;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::error::Result;
+
+/// More than the longest list of things that were left out.
+const MAX_RECORD: u64 = 256 << 20;
+
+/// That a layer is unpacked whole, and what was noted of it and those below.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    /// The layer; none below the lowest.
+    pub(super) diff_id: Option<Digest>,
+    /// How many entries there were, in all layers up to this one.
+    pub(super) entries: u64,
+    /// And bytes.
+    pub(super) bytes: u64,
+    /// What of this layer could not be unpacked.
+    pub(super) skipped: Vec<Skipped>,
+    /// Where things would be that were left out, in all layers up to this one.
+    pub(super) left_out: Vec<Vec<u8>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Text {
+    chain_id: Digest,
+    diff_id: Digest,
+    entries: u64,
+    bytes: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    skipped: Vec<SkippedText>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<String>,
+}
+
+/// Paths are percent-encoded: they are bytes.
+#[derive(Serialize, Deserialize)]
+struct SkippedText {
+    path: String,
+    #[serde(flatten)]
+    what: Part,
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "part", content = "name", rename_all = "camelCase")]
+enum Part {
+    Entry,
+    Xattr(String),
+    Modified,
+    Record(String),
+}
+
+impl Record {
+    /// The record in a file, if it is one of this stack.
+    pub(super) fn read(mut file: &File, chain: &Digest) -> Option<Record> {
+        let mut bytes = Vec::new();
+        file.by_ref().take(MAX_RECORD).read_to_end(&mut bytes).ok()?;
+        let text: Text = serde_json::from_slice(&bytes).ok()?;
+        (text.chain_id == *chain).then(|| Record {
+            diff_id: Some(text.diff_id),
+            entries: text.entries,
+            bytes: text.bytes,
+            skipped: text.skipped.into_iter().map(SkippedText::decoded).collect(),
+            left_out: text.left_out.iter().map(|path| percent_decode_str(path).collect()).collect(),
+        })
+    }
+
+    pub(super) fn to_bytes(&self, chain: Digest) -> Result<Vec<u8>> {
+        let text = Text {
+            chain_id: chain,
+            diff_id: self.diff_id.unwrap_or(chain),
+            entries: self.entries,
+            bytes: self.bytes,
+            skipped: self.skipped.iter().map(SkippedText::of).collect(),
+            left_out: self.left_out.iter().map(|path| encoded(path)).collect(),
+        };
+        serde_json::to_vec(&text).map_err(|error| Error::invalid_input(error.to_string()))
+    }
+}
+
+impl SkippedText {
+    fn of(skipped: &Skipped) -> SkippedText {
+        let what = match &skipped.what {
+            SkippedPart::Entry => Part::Entry,
+            SkippedPart::Xattr(name) => Part::Xattr(name.clone()),
+            SkippedPart::Modified => Part::Modified,
+            SkippedPart::Record(key) => Part::Record(key.clone()),
+        };
+        let path = encoded(skipped.path.as_os_str().as_encoded_bytes());
+        SkippedText { path, what, reason: skipped.reason.clone() }
+    }
+
+    fn decoded(self) -> Skipped {
+        let what = match self.what {
+            Part::Entry => SkippedPart::Entry,
+            Part::Xattr(name) => SkippedPart::Xattr(name),
+            Part::Modified => SkippedPart::Modified,
+            Part::Record(key) => SkippedPart::Record(key),
+        };
+        let path: Vec<u8> = percent_decode_str(&self.path).collect();
+        Skipped { path: to_path(&path), what, reason: self.reason }
+    }
+}
+
+fn encoded(path: &[u8]) -> String {
+    const KEPT: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+    percent_encode(path, KEPT).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let chain = Digest::sha256(b"chain");
+        let skip = |what| Skipped { path: to_path(b"a/\xff b"), what, reason: "why".to_owned() };
+        let skipped = vec![skip(SkippedPart::Entry), skip(SkippedPart::Xattr("user.x".to_owned()))];
+        let left_out = vec![b"dev/\xfe%".to_vec()];
+        let record = Record { diff_id: Some(Digest::sha256(b"layer")), entries: 3, bytes: 4, skipped, left_out };
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &record.to_bytes(chain).unwrap()).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        assert_eq!(Record::read(&file, &chain), Some(record));
+        std::io::Seek::rewind(&mut file).unwrap();
+        assert_eq!(Record::read(&file, &Digest::sha256(b"other")), None);
+    }
+}

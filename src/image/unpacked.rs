@@ -1,0 +1,235 @@
+//! Layers that are unpacked once, in the store, and shared by all working copies.
+//!
+//! Each has a directory as overlayfs wants it in `lowerdir`, named for the stack of layers that it is the top of
+//! (image-spec, config.md, "Layer ChainID"), because what it looks like depends on those below. Beside the directory,
+//! out of reach of what is in it, lies the record that says that it is whole: it is written last and removed first.
+//! Who uses the directory holds a shared lock on the record.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use super::record::Record;
+use crate::changeset::Applier;
+use crate::changeset::Layout;
+use crate::changeset::Options;
+use crate::changeset::Ownership;
+use crate::changeset::Skipped;
+use crate::changeset::Tars;
+use crate::changeset::apply_next;
+use crate::changeset::run;
+use crate::digest::Digest;
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::Limit;
+use crate::error::Result;
+use crate::event::Event;
+use crate::fs::aside::Aside;
+use crate::fs::atomic;
+use crate::fs::dir::Dir;
+use crate::fs::lock::Lock;
+use crate::fs::remove;
+use crate::fs::remove::Nothing;
+use crate::fs::rooted::Inode;
+use crate::fs::rooted::Rooted;
+use crate::image::Image;
+use crate::image::Layer;
+
+/// How long one process waits for another that unpacks the same layers.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// The unpacked layers of an image. They stay for as long as this is there.
+#[derive(Debug)]
+pub(crate) struct UnpackedLayers {
+    /// Their directories, base first.
+    pub(crate) paths: Vec<PathBuf>,
+    /// The stacks that they are the top of, base first.
+    pub(crate) chains: Vec<Digest>,
+    /// What could not be unpacked, and why.
+    pub(crate) skipped: Vec<Skipped>,
+    #[expect(dead_code, reason = "locked while they are open")]
+    records: Vec<File>,
+}
+
+/// What is known of the lowest of an image's layers.
+#[derive(Default)]
+struct Known {
+    records: Vec<(Record, File)>,
+}
+
+impl Image {
+    /// The image's layers, unpacked; those that are not yet are now.
+    pub(crate) fn unpacked_layers(&self, options: &Options<'_>) -> Result<UnpackedLayers> {
+        let options = options.clone().layout(Layout::Overlay);
+        let layers = self.layers()?;
+        options.limits.check(Limit::Layers, layers.len() as u64)?;
+        let chains = self.config()?.chain_ids()?;
+        let dir = self.store().unpacked_dir(&folder_of(&options.ownership))?;
+        let mut known = Known::of(&dir, &chains)?;
+        while let Some(base) = chains.first().filter(|_| known.records.len() < chains.len()) {
+            // Stacks that have something in common have the base in common: one process unpacks it, others wait.
+            let _lock = Lock::acquire(&dir, &format!("lock-{}", &base.hex().to_string()[..1]), LIMIT)?;
+            let found = Known::of(&dir, &chains)?;
+            if found.records.len() == known.records.len() {
+                let unpack = || self.unpack_above(&dir, &chains, &layers, &found, &options);
+                unpack().context(|| format!("unpack image {}", self.id().short()))?;
+            }
+            known = Known::of(&dir, &chains)?;
+        }
+        let real = dir.real_path()?;
+        let paths = chains.iter().map(|chain| real.join(chain.hex().to_string())).collect();
+        let (records, locked): (Vec<Record>, Vec<File>) = known.records.into_iter().unzip();
+        let skipped: Vec<Skipped> = records.into_iter().flat_map(|record| record.skipped).collect();
+        if options.strict
+            && let Some(first) = skipped.first()
+        {
+            return Err(Error::from(crate::error::ErrorKind::NotApplied { what: vec![first.to_string()] }));
+        }
+        Ok(UnpackedLayers { paths, chains, skipped, records: locked })
+    }
+
+    /// Unpacks the layers above those that are.
+    fn unpack_above(
+        &self,
+        dir: &Dir,
+        chains: &[Digest],
+        layers: &[Layer],
+        known: &Known,
+        options: &Options<'_>,
+    ) -> Result<()> {
+        let done = known.records.len();
+        let path = |chain: &Digest| dir.path().join(chain.hex().to_string());
+        for chain in &chains[done..] {
+            clear(dir, &chain.hex().to_string())?;
+        }
+        let asides: Vec<Aside> = chains[done..].iter().map(|chain| Aside::new(&path(chain))).collect::<Result<_>>()?;
+        let sources = layers[done..].iter().map(Layer::source);
+        let records = run(sources, options.limits, |tars| {
+            let mut below = known.last();
+            let mut records = Vec::new();
+            for (n, aside) in asides.iter().enumerate() {
+                let mut lower: Vec<Rooted> = Vec::new();
+                for (aside, chain) in asides[..n].iter().zip(&chains[done..]).rev() {
+                    lower.push(Rooted::new(aside.open()?, &path(chain)));
+                }
+                for chain in chains[..done].iter().rev() {
+                    lower.push(Rooted::open(&path(chain))?);
+                }
+                let root = Rooted::new(aside.open()?, &path(&chains[done + n]));
+                let layer = &layers[done + n];
+                let apply = || unpack_layer(lower, root, &below, layer, tars, options);
+                below = apply().context(|| format!("layer {} of {}", done + n + 1, layers.len()))?;
+                records.push(below.clone());
+            }
+            Ok(records)
+        })
+        .map_err(|error| super::unpack::explain(error, &layers[done..]))?;
+        self.publish(dir, &chains[done..], asides, &records)
+    }
+
+    /// Gives the directories their names, and then writes that they are whole.
+    fn publish(&self, dir: &Dir, chains: &[Digest], asides: Vec<Aside>, records: &[Record]) -> Result<()> {
+        let durability = self.store().durability();
+        if durability == crate::store::Durability::Full {
+            rustix::fs::syncfs(dir).map_err(|error| Error::io("sync", dir.path(), error.into()))?;
+        }
+        asides.into_iter().try_for_each(|aside| aside.publish(false))?;
+        durability.sync_dir(dir)?;
+        for (chain, record) in chains.iter().zip(records) {
+            let name = format!("{}.json", chain.hex());
+            atomic::replace(dir, &format!("{name}.new"), dir, &name, &record.to_bytes(*chain)?, durability)?;
+        }
+        Ok(())
+    }
+}
+
+impl Known {
+    /// Takes hold of what is whole, from the base up.
+    fn of(dir: &Dir, chains: &[Digest]) -> Result<Known> {
+        let mut known = Known::default();
+        for chain in chains {
+            let name = chain.hex().to_string();
+            let Some(file) = hold(dir, &format!("{name}.json"))? else { break };
+            let Some(record) = Record::read(&file, chain) else { break };
+            if dir.stat(&name)?.is_none() {
+                break;
+            }
+            known.records.push((record, file));
+        }
+        Ok(known)
+    }
+
+    fn last(&self) -> Record {
+        self.records.last().map(|(record, _)| record.clone()).unwrap_or_default()
+    }
+}
+
+fn unpack_layer(
+    lower: Vec<Rooted>,
+    root: Rooted,
+    below: &Record,
+    layer: &Layer,
+    tars: &mut Tars,
+    options: &Options<'_>,
+) -> Result<Record> {
+    let left_out: HashSet<Vec<u8>> = below.left_out.iter().cloned().collect();
+    let applier = Applier::above(lower, root, options)?;
+    let mut applier = applier.remembering(below.entries, below.bytes, left_out);
+    applier.describe_root()?;
+    apply_next(&mut applier, tars, options, Some(layer.descriptor()))?;
+    options.observer.event(&Event::Unpacked { layer: layer.descriptor() });
+    let left_out = applier.left_out();
+    let done = applier.into_report();
+    Ok(Record {
+        diff_id: Some(layer.diff_id()),
+        entries: done.entries,
+        bytes: done.bytes,
+        skipped: done.skipped,
+        left_out,
+    })
+}
+
+/// Opens a record, and keeps it from being removed. None if it is not there, or about to go.
+fn hold(dir: &Dir, name: &str) -> Result<Option<File>> {
+    let file = match dir.file(name) {
+        Ok(file) => file,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(Error::io("lock", &dir.path().join(name), error.into())),
+    }
+    let held = rustix::fs::fstat(&file).map_err(|error| Error::io("look at", &dir.path().join(name), error.into()))?;
+    Ok(dir.stat(name)?.is_some_and(|stat| Inode::of(&stat) == Inode::of(&held)).then_some(file))
+}
+
+/// Removes what a killed process left, or one whose record was removed.
+fn clear(dir: &Dir, name: &str) -> Result<()> {
+    dir.remove(&format!("{name}.json"))?;
+    if dir.stat(name)?.is_none() {
+        return Ok(());
+    }
+    let gone = format!(".gone-{:016x}", fastrand::u64(..));
+    dir.rename(name, dir, &gone)?;
+    remove::remove(dir.as_fd(), gone.as_bytes(), &mut Nothing)
+        .map_err(|error| Error::io("remove", &dir.path().join(name), error.into()))
+}
+
+/// Where layers lie whose files have these owners.
+pub(crate) fn folder_of(ownership: &Ownership) -> String {
+    match ownership {
+        Ownership::Preserve => "preserve".to_owned(),
+        Ownership::CurrentUser => format!("user-{}", rustix::process::geteuid().as_raw()),
+        Ownership::Mapped { uids, gids } => {
+            let maps = Digest::sha256(format!("{uids:?}{gids:?}").as_bytes());
+            format!("mapped-{}", &maps.hex().to_string()[..16])
+        }
+    }
+}

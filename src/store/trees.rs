@@ -1,0 +1,34 @@
+//! Where unpacked layers lie, and the records of working copies.
+
+use super::Store;
+
+use crate::error::Result;
+use crate::fs::dir::Dir;
+
+const UNPACKED: &str = "unpacked";
+const CHECKOUTS: &str = "checkouts";
+
+impl Store {
+    /// The folder of the unpacked layers whose files belong to `owners`, made if it is missing. Nobody else may look
+    /// into it: there are programs in there that run as someone else.
+    pub(crate) fn unpacked_dir(&self, owners: &str) -> Result<Dir> {
+        let ours = self.ours()?;
+        let unpacked = self.made(&ours, UNPACKED)?;
+        let dir = self.made(&unpacked, owners)?;
+        dir.close_to_others()?;
+        Ok(dir)
+    }
+
+    /// The folder of the records of working copies, made if it is missing.
+    pub(crate) fn checkouts_dir(&self) -> Result<Dir> {
+        self.made(&self.ours()?, CHECKOUTS)
+    }
+
+    fn made(&self, above: &Dir, name: &str) -> Result<Dir> {
+        let (dir, is_new) = above.make_dir(name)?;
+        if is_new {
+            self.durability.sync_dir(above)?;
+        }
+        Ok(dir)
+    }
+}
