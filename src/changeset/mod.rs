@@ -118,6 +118,7 @@ pub use options::Limits;
 pub use options::Options;
 pub use options::Ownership;
 pub(crate) use overlay::Namespace;
+pub(crate) use overlay::id_maps;
 pub use pack::Owners;
 pub use pack::PackOptions;
 pub use pack::Packed;

@@ -32,10 +32,12 @@ pub(crate) enum Namespace {
 }
 
 impl Namespace {
-    /// Where the marks are of layers that were unpacked with these owners.
+    /// Where the marks are of layers that this process unpacks with these owners.
     pub(crate) fn of(ownership: &Ownership) -> Namespace {
         match ownership {
             Ownership::CurrentUser => Namespace::User,
+            // `trusted.` attributes are the host's root's (xattr(7)); nobody else's, not even the root of a namespace.
+            Ownership::Preserve | Ownership::Mapped { .. } if id_maps().is_some() => Namespace::User,
             Ownership::Preserve | Ownership::Mapped { .. } => Namespace::Trusted,
         }
     }
@@ -66,6 +68,19 @@ impl Namespace {
         let opened = rustix::fs::openat(directory, name, flags, Mode::empty());
         opened.is_ok_and(|fd| attributes::xattr(fd.as_fd(), self.attribute(attribute).as_bytes()).is_some())
     }
+}
+
+/// How ids of this process's user namespace are mapped to the host's, as the kernel says it; none where they are the
+/// host's.
+pub(crate) fn id_maps() -> Option<String> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let maps = ["/proc/self/uid_map", "/proc/self/gid_map"].map(read);
+    let is_identity = |map: &str| {
+        let mut numbers = map.split_whitespace();
+        [Some("0"), Some("0"), Some("4294967295"), None].iter().all(|number| numbers.next() == *number)
+    };
+    let is_host = maps.iter().all(|map| map.is_empty() || is_identity(map));
+    (!is_host).then(|| maps.concat())
 }
 
 /// What there is to know of the layers below, topmost first.

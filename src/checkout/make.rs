@@ -28,6 +28,7 @@ use crate::fs::descent::Descent;
 use crate::fs::dir::Dir;
 use crate::image::Image;
 use crate::image::UnpackedLayers;
+use crate::image::folder_of;
 use crate::store::Durability;
 
 impl Image {
@@ -75,7 +76,7 @@ impl Image {
             if aside.is_within(self.store().dir())? {
                 return Err(Error::invalid_input("a working copy cannot lie in the store"));
             }
-            let layers = self.unpacked_layers(&options.to_unpack(&ownership))?;
+            let layers = self.unpacked_layers(&folder_of(&ownership), &options.to_unpack(&ownership))?;
             let making = Making::new(self, aside, layers, Namespace::of(&ownership), options)?;
             let mode = making.take_mode()?;
             let store = self.store().dir().real_path()?;

@@ -68,7 +68,6 @@ use crate::fs::aside;
 use crate::fs::dir::Dir;
 use crate::image::Image;
 use crate::image::UnpackedLayers;
-use crate::image::folder_of;
 use crate::store::Store;
 use state::STATE;
 use state::State;
@@ -143,13 +142,9 @@ impl Checkout {
     fn open_state(path: &Path, store: &Store) -> Result<Checkout> {
         let dir = Dir::open(path)?;
         let state = State::read(&dir)?;
-        if !state.has_valid_id() {
-            let reason = format!("its {STATE} has no valid id");
-            return Err(ErrorKind::InvalidCheckout { path: path.to_owned(), reason }.into());
-        }
         let image = store.image_at(&state.manifest)?;
         let ownership = state.ownership();
-        let layers = image.unpacked_layers(&CheckoutOptions::new().to_unpack(&ownership))?;
+        let layers = image.unpacked_layers(&state.folder, &CheckoutOptions::new().to_unpack(&ownership))?;
         let path = dir.real_path()?;
         let checkout = Checkout { root: path.join(ROOT), dir, path, state, image, layers };
         checkout.register()?;
@@ -192,7 +187,7 @@ impl Checkout {
     /// What overlayfs has to be told to show the tree in [`root`](Checkout::root), for whoever may mount it; none in
     /// other modes.
     pub fn mount_options(&self) -> Option<MountOptions> {
-        let userxattr = self.namespace() == Namespace::User;
+        let userxattr = self.state.userxattr;
         let options =
             MountOptions { userxattr, ..MountOptions::new(self.lower(), self.path.join(UPPER), self.path.join(WORK)) };
         (self.mode() == CheckoutMode::Overlay).then_some(options)
@@ -235,7 +230,7 @@ impl Checkout {
     }
 
     fn namespace(&self) -> Namespace {
-        Namespace::of(&self.state.ownership())
+        if self.state.userxattr { Namespace::User } else { Namespace::Trusted }
     }
 
     /// The image's tree, as the unpacked layers show it.
@@ -244,8 +239,7 @@ impl Checkout {
     }
 
     fn register(&self) -> Result<()> {
-        let owners = folder_of(&self.state.ownership());
-        self.state.register(self.image.store(), &self.path, &owners, &self.layers.chains)
+        self.state.register(self.image.store(), &self.path, &self.layers.chains)
     }
 
     /// Mounts the tree; that this process may not is no error.

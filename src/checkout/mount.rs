@@ -28,7 +28,7 @@ use crate::fs::aside::is_mount;
 const MAX_LOWER: usize = 480;
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// What [`MountOptions`] says too: changes are to lie in `upper` as they are.
-const PLAIN: [(&str, &str); 3] = [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")];
+const PLAIN: [(&str, &str); 3] = [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
 
 /// What overlayfs has to be told to show a working copy. As text it is what `mount -t overlay -o` takes.
 ///
@@ -209,7 +209,7 @@ mod tests {
         let mut options = MountOptions::new(vec!["/a:b".into(), "/c,d".into()], "/u:p\\", "/w,k");
         options.userxattr = true;
         let expected = "lowerdir=/a\\:b:/c\\,d,upperdir=/u:p\\\\,workdir=/w\\,k,\
-                        redirect_dir=off,metacopy=off,index=off,userxattr";
+                        redirect_dir=nofollow,metacopy=off,index=off,userxattr";
         assert_eq!(options.to_string(), expected);
     }
 

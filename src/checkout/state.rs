@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::CheckoutMode;
 use crate::changeset::IdMap;
+use crate::changeset::Namespace;
 use crate::changeset::Ownership;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -22,6 +23,7 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::atomic;
 use crate::fs::dir::Dir;
+use crate::image::folder_of;
 use crate::store::Durability;
 use crate::store::Store;
 
@@ -39,6 +41,10 @@ pub(super) struct State {
     pub(super) root: Descriptor,
     pub(super) manifest: Descriptor,
     owners: Owners,
+    /// Where the unpacked layers lie, in the store's folder of them.
+    pub(super) folder: String,
+    /// Whether overlayfs' attributes are the user's.
+    pub(super) userxattr: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +72,8 @@ impl State {
         };
         let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let (store, root, manifest) = (encoded(store), root.clone(), manifest.clone());
-        State { version: VERSION, id, mode, store, root, manifest, owners }
+        let (folder, userxattr) = (folder_of(ownership), Namespace::of(ownership) == Namespace::User);
+        State { version: VERSION, id, mode, store, root, manifest, owners, folder, userxattr }
     }
 
     pub(super) fn read(dir: &Dir) -> Result<State> {
@@ -80,7 +87,9 @@ impl State {
             let found = version.version.to_string();
             return Err(ErrorKind::UnsupportedVersion { path: dir.path().to_owned(), found }.into());
         }
-        Ok(serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?)
+        let state: State = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        state.check().map_err(|reason| invalid(reason.to_owned()))?;
+        Ok(state)
     }
 
     pub(super) fn write(&self, dir: &Dir, durability: Durability) -> Result<()> {
@@ -103,12 +112,12 @@ impl State {
     }
 
     /// Tells the store of the working copy, so that what it needs is not collected.
-    pub(super) fn register(&self, store: &Store, dir: &Path, owners: &str, chains: &[Digest]) -> Result<()> {
+    pub(super) fn register(&self, store: &Store, dir: &Path, chains: &[Digest]) -> Result<()> {
         let records = store.checkouts_dir()?;
         let name = format!("{}.json", self.id);
         let record = json!({
             "id": self.id, "dir": encoded(dir), "root": self.root, "manifest": self.manifest,
-            "owners": owners, "chains": chains,
+            "owners": self.folder, "chains": chains,
         });
         let text = record.to_string();
         if records.stat(&name)?.is_some()
@@ -124,9 +133,13 @@ impl State {
         store.checkouts_dir()?.remove(&format!("{}.json", self.id))
     }
 
-    /// Whether the id is one that was made here: it becomes a name of a file.
-    pub(super) fn has_valid_id(&self) -> bool {
-        self.id.len() == 32 && self.id.bytes().all(|byte| byte.is_ascii_hexdigit())
+    /// Fails unless what becomes names of files was made here.
+    fn check(&self) -> Result<(), &'static str> {
+        let is_plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if self.id.len() != 32 || !is_plain(&self.id) {
+            return Err("its id is none");
+        }
+        if is_plain(&self.folder) { Ok(()) } else { Err("its layers lie nowhere") }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::changeset::Ownership;
 use crate::changeset::Skipped;
 use crate::changeset::Tars;
 use crate::changeset::apply_next;
+use crate::changeset::id_maps;
 use crate::changeset::run;
 use crate::digest::Digest;
 use crate::error::Context;
@@ -64,14 +65,20 @@ struct Known {
 
 impl Image {
     /// The image's layers, unpacked; those that are not yet are now.
-    pub(crate) fn unpacked_layers(&self, options: &Options<'_>) -> Result<UnpackedLayers> {
+    ///
+    /// `owners` is the folder of trees with these owners, [`folder_of`] them unless another user made them.
+    pub(crate) fn unpacked_layers(&self, owners: &str, options: &Options<'_>) -> Result<UnpackedLayers> {
         let options = options.clone().layout(Layout::Overlay);
         let layers = self.layers()?;
         options.limits.check(Limit::Layers, layers.len() as u64)?;
         let chains = self.config()?.chain_ids()?;
-        let dir = self.store().unpacked_dir(&folder_of(&options.ownership))?;
+        let dir = self.store().unpacked_dir(owners)?;
         let mut known = Known::of(&dir, &chains)?;
         while let Some(base) = chains.first().filter(|_| known.records.len() < chains.len()) {
+            if owners != folder_of(&options.ownership) {
+                let reason = format!("layers are missing, and only their owner can unpack them ({owners})");
+                return Err(Error::invalid_input(reason));
+            }
             // Stacks that have something in common have the base in common: one process unpacks it, others wait.
             let _lock = Lock::acquire(&dir, &format!("lock-{}", &base.hex().to_string()[..1]), LIMIT)?;
             let found = Known::of(&dir, &chains)?;
@@ -222,14 +229,17 @@ fn clear(dir: &Dir, name: &str) -> Result<()> {
         .map_err(|error| Error::io("remove", &dir.path().join(name), error.into()))
 }
 
-/// Where layers lie whose files have these owners.
+/// Where layers lie that this process unpacks with these owners.
 pub(crate) fn folder_of(ownership: &Ownership) -> String {
-    match ownership {
+    let hashed = |text: String| Digest::sha256(text.as_bytes()).hex().to_string()[..16].to_owned();
+    let folder = match ownership {
         Ownership::Preserve => "preserve".to_owned(),
         Ownership::CurrentUser => format!("user-{}", rustix::process::geteuid().as_raw()),
-        Ownership::Mapped { uids, gids } => {
-            let maps = Digest::sha256(format!("{uids:?}{gids:?}").as_bytes());
-            format!("mapped-{}", &maps.hex().to_string()[..16])
-        }
+        Ownership::Mapped { uids, gids } => format!("mapped-{}", hashed(format!("{uids:?}{gids:?}"))),
+    };
+    match id_maps() {
+        None => folder,
+        // The same numbers are other users, and the marks have other names.
+        Some(maps) => format!("{folder}-in-{}", hashed(maps)),
     }
 }

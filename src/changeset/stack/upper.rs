@@ -42,7 +42,7 @@ impl Upper {
             Some(attribute) => {
                 let path = self.tree.outside(name);
                 let reason = format!(
-                    "it was mounted with what makes {attribute:?}: mount it with metacopy=off,redirect_dir=off"
+                    "it was mounted with what makes {attribute:?}: mount it with metacopy=off,redirect_dir=nofollow"
                 );
                 Err(Error::from(ErrorKind::InvalidCheckout { path, reason }))
             }

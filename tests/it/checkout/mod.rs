@@ -2,6 +2,7 @@
 
 mod laws;
 mod life;
+mod places;
 
 use std::path::Path;
 
