@@ -15,7 +15,6 @@ use super::ROOT;
 use super::UPPER;
 use super::WORK;
 use super::index::Index;
-use super::mount;
 use super::state::State;
 use crate::changeset::CopyMethod;
 use crate::changeset::Namespace;
@@ -141,16 +140,9 @@ impl<'a> Making<'a> {
             self.dir.make_dir(name)?;
         }
         self.stack()?.describe_root(&self.here.join(UPPER))?;
-        let (root, base) = (self.here.join(ROOT), self.here.join(BASE));
         let mut options = MountOptions::new(self.lower(), self.here.join(UPPER), self.here.join(WORK));
         options.userxattr = self.namespace == Namespace::User;
-        let mounted = options.mount(&root, &base);
-        for place in [root, base] {
-            if mount::is_mounted(&place) {
-                mount::unmount(&place)?;
-            }
-        }
-        Ok(mounted)
+        Ok(options.try_out())
     }
 
     fn copy(&self, method: CopyMethod) -> Result<()> {
@@ -202,8 +194,13 @@ impl<'a> Making<'a> {
         }
         let root = path.join(ROOT);
         let checkout = Checkout { dir, path, root, state, image: self.image.clone(), layers: self.layers };
-        checkout.register()?;
-        checkout.mount_if_allowed()?;
-        Ok(checkout)
+        match checkout.register().and_then(|()| checkout.mount_if_allowed()) {
+            Ok(()) => Ok(checkout),
+            Err(error) => {
+                // After an error there is nothing new; the first one is the one to tell of.
+                let _ = checkout.discard();
+                Err(error)
+            }
+        }
     }
 }

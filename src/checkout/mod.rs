@@ -53,6 +53,8 @@ mod state;
 use std::fmt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -82,6 +84,9 @@ const UPPER: &str = "upper";
 const WORK: &str = "work";
 /// What lies below everything where the image has no layers, or more than one mount takes.
 const BASE: &str = "base";
+/// How long a lock on a working copy is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A working copy of an image.
 ///
@@ -255,10 +260,14 @@ impl Checkout {
     fn lock(&self, operation: FlockOperation) -> Result<std::fs::File> {
         let file = self.dir.file(STATE)?;
         let path = self.path.join(STATE);
-        match rustix::fs::flock(&file, operation) {
-            Ok(()) => Ok(file),
-            Err(Errno::WOULDBLOCK) => Err(ErrorKind::Locked { path, waited: std::time::Duration::ZERO }.into()),
-            Err(error) => Err(Error::io("lock", &path, error.into())),
+        let start = Instant::now();
+        loop {
+            match rustix::fs::flock(&file, operation) {
+                Ok(()) => return Ok(file),
+                Err(Errno::WOULDBLOCK) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+                Err(Errno::WOULDBLOCK) => return Err(ErrorKind::Locked { path, waited: start.elapsed() }.into()),
+                Err(error) => return Err(Error::io("lock", &path, error.into())),
+            }
         }
     }
 }

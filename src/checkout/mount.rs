@@ -3,7 +3,6 @@
 use std::ffi::CString;
 use std::fmt;
 use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -23,6 +22,7 @@ use rustix::mount::UnmountFlags;
 use crate::error::Error;
 use crate::error::Result;
 use crate::fs::aside::is_mount;
+use crate::fs::remove::handle;
 
 /// So many layers one mount takes; the kernel takes 500.
 const MAX_LOWER: usize = 480;
@@ -71,6 +71,24 @@ impl MountOptions {
         }
         let lower: Vec<PathBuf> = above.iter().cloned().chain([base.to_owned()]).collect();
         self.mount_on(&target, &lower)
+    }
+
+    /// Whether this could be mounted. Nothing is, so nothing stays if this process is killed.
+    pub(super) fn try_out(&self) -> Result<(), Errno> {
+        let open = |path: &Path| rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty());
+        let lower = self.lower.first().ok_or(Errno::INVAL)?;
+        let [lower, upper, work] = [lower, &self.upper, &self.work].map(|path| open(path));
+        let (lower, upper, work) = (lower?, upper?, work?);
+        let overlay = match rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
+            // Linux before 5.2: it is seen when it is done.
+            Err(Errno::NOSYS) => return Ok(()),
+            overlay => overlay?,
+        };
+        for (key, fd) in [("lowerdir", &lower), ("upperdir", &upper), ("workdir", &work)] {
+            rustix::mount::fsconfig_set_string(&overlay, key, handle(fd.as_fd()))?;
+        }
+        set_others(&overlay, self.userxattr)?;
+        rustix::mount::fsconfig_create(&overlay)
     }
 
     fn mount_on(&self, target: &OwnedFd, lower: &[PathBuf]) -> Result<(), Errno> {
@@ -124,16 +142,18 @@ fn attach_by_parts(
         set("upperdir", upper.as_os_str().as_bytes())?;
         set("workdir", work.as_os_str().as_bytes())?;
     }
-    for (name, value) in PLAIN {
-        set(name, value.as_bytes())?;
-    }
-    if userxattr {
-        rustix::mount::fsconfig_set_flag(&overlay, "userxattr")?;
-    }
+    set_others(&overlay, userxattr)?;
     rustix::mount::fsconfig_create(&overlay)?;
     let mounted = rustix::mount::fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(&mounted, "", target, "", flags)
+}
+
+fn set_others(overlay: &OwnedFd, userxattr: bool) -> Result<(), Errno> {
+    for (name, value) in PLAIN {
+        rustix::mount::fsconfig_set_string(overlay, name, value)?;
+    }
+    if userxattr { rustix::mount::fsconfig_set_flag(overlay, "userxattr") } else { Ok(()) }
 }
 
 /// All options have to fit on a page, so that they name descriptors, not paths.
@@ -146,7 +166,7 @@ fn attach_at_once(
     let open = |path: &Path| rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty());
     let lower: Vec<OwnedFd> = lower.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
     let upper = upper.map(|(upper, work)| Ok::<_, Errno>((open(upper)?, open(work)?))).transpose()?;
-    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let name = |fd: &OwnedFd| handle(fd.as_fd());
     let mut options = format!("lowerdir={}", lower.iter().map(name).collect::<Vec<_>>().join(":"));
     if let Some((upper, work)) = &upper {
         options += &format!(",upperdir={},workdir={}", name(upper), name(work));

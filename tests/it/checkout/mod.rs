@@ -1,5 +1,6 @@
 //! Working copies: made in three ways, changed, asked what changed, committed, discarded.
 
+mod crash;
 mod laws;
 mod life;
 mod places;
