@@ -43,7 +43,8 @@
 //! its content was verified.
 //!
 //! **As a root file system.** [`Image::unpack`] makes one: whole and verified, or not at all. [`changeset`] applies single
-//! layers and makes new ones of what changed, and [`Image::read_file`] reads a file without unpacking anything.
+//! layers and makes new ones of what changed. Nothing is unpacked to read a file ([`Image::read_file`]), to compare two
+//! images ([`Image::diff`]), or to ask which layer touched a path ([`Image::blame`]).
 //!
 //! **As files.** [`archive`] loads what `docker save` and others write, saves images so, and imports a tarball of files
 //! as an image.

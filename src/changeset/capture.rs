@@ -58,6 +58,15 @@ impl Xattrs {
     }
 }
 
+/// An attribute of an entry as it would be read from a tree that the layer was applied to, if it would.
+pub(crate) fn captured(name: &[u8], value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    if is_hosts(name) || is_overlays(name) || name.contains(&b'=') {
+        return None;
+    }
+    let value = if name == CAPABILITY { without_namespace(value.to_vec()) } else { value.to_vec() };
+    Some((name.to_vec(), value))
+}
+
 fn names(path: &[u8]) -> Result<Vec<Vec<u8>>, Errno> {
     let list = match whole(|buffer| rustix::fs::llistxattr(path, buffer)) {
         Err(Errno::NOTSUP) => return Ok(Vec::new()),

@@ -71,7 +71,7 @@ pub struct Changes {
 
 impl Changes {
     /// Puts them in order.
-    pub(super) fn new(mut list: Vec<Change>, skipped: Vec<Skipped>) -> Changes {
+    pub(crate) fn new(mut list: Vec<Change>, skipped: Vec<Skipped>) -> Changes {
         list.sort_by(|a, b| order(&a.path, &b.path));
         Changes { list, skipped }
     }

@@ -102,11 +102,14 @@ use crate::fs::rooted::Rooted;
 
 pub(crate) use apply::Applier;
 pub(crate) use attributes::hand_nothing_on;
+pub(crate) use capture::captured;
 pub use changes::Change;
 pub use changes::ChangeKind;
 pub use changes::Changes;
 pub use diff::CompareContent;
 pub use diff::DiffOptions;
+pub(crate) use diff::Linked;
+pub(crate) use diff::Links;
 pub(crate) use diff::compare;
 pub use diff::diff;
 pub use entry::Entries;
@@ -137,7 +140,10 @@ pub(crate) use stream::Tars;
 pub(crate) use stream::run;
 pub use tape::Timestamp;
 pub(crate) use tape::invalid;
+pub(crate) use whiteout::LINKS;
+pub(crate) use whiteout::check_stored;
 pub(crate) use whiteout::clean;
+pub(crate) use whiteout::join;
 pub(crate) use whiteout::split;
 
 /// Applies one layer to a directory that exists. The layer may be compressed, with gzip or zstd; that is found by its

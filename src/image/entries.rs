@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::image::Image;
 use crate::image::Layer;
 use crate::image::merged::File;
-use crate::image::merged::Merged;
+use crate::image::stack::Stack;
 
 const BUFFER: usize = 64 << 10;
 
@@ -103,8 +103,8 @@ impl Image {
     /// A reader of one file of what the image shows when its layers are stacked, without unpacking them: whiteouts
     /// hide, links are followed inside the root.
     ///
-    /// All layers are read and verified for that, and the file's layer once more. The names of all entries are in
-    /// memory meanwhile; of contents, a buffer.
+    /// All layers are read and verified for that, and the file's layer once more. The names and attributes of all
+    /// entries are in memory meanwhile; of contents, a buffer.
     ///
     /// ```
     /// # use layercake::{testing::Fixture, Store};
@@ -125,36 +125,23 @@ impl Image {
     pub fn read_file(&self, path: impl AsRef<Path>) -> Result<FileReader> {
         let path = path.as_ref();
         let read = || {
-            let file = self.merged()?.file(path.as_os_str().as_bytes())?;
-            self.open_file(file)
+            let layers = self.layers()?;
+            let file = Stack::of(&layers)?.tree().file(path.as_os_str().as_bytes())?;
+            open_file(&layers, file)
         };
         read().context(|| format!("read {} of image {}", path.display(), self.id().short()))
     }
+}
 
-    fn merged(&self) -> Result<Merged> {
-        let mut merged = Merged::new();
-        let mut entries = self.entries()?;
-        let mut last = 0;
-        let mut number = 0;
-        while let Some((layer, entry)) = entries.next_entry()? {
-            number = if layer == last { number + 1 } else { 1 };
-            last = layer;
-            merged.apply(layer, number, &entry).context(|| format!("layer {}", layer + 1))?;
+fn open_file(layers: &[Layer], file: File) -> Result<FileReader> {
+    let missing = || Error::not_found("the file's layer");
+    let mut entries = layers.get(file.layer).ok_or_else(missing)?.entries()?;
+    for _ in 0..file.number {
+        if !entries.advance()? {
+            return Err(missing());
         }
-        Ok(merged)
     }
-
-    fn open_file(&self, file: File) -> Result<FileReader> {
-        let missing = || Error::not_found("the file's layer");
-        let layer = self.layers()?.into_iter().nth(file.layer).ok_or_else(missing)?;
-        let mut entries = layer.entries()?;
-        for _ in 0..file.number {
-            if !entries.advance()? {
-                return Err(missing());
-            }
-        }
-        Ok(FileReader { entries, size: file.size })
-    }
+    Ok(FileReader { entries, size: file.size })
 }
 
 /// A reader of one file of an image.

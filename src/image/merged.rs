@@ -1,19 +1,24 @@
-//! What an image shows when its layers are stacked, in memory: names and where their contents stand.
+//! What an image shows when its layers are stacked, in memory: names, attributes, and where contents stand.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::changeset::Entry;
 use crate::changeset::EntryKind;
+use crate::changeset::LINKS;
+use crate::changeset::Limits;
 use crate::changeset::clean;
 use crate::changeset::invalid;
 use crate::changeset::split;
 use crate::error::Error;
+use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::rooted::MAX_LINKS;
 use crate::fs::rooted::push;
+use crate::image::attributes::Attributes;
 
-const ROOT: usize = 0;
+/// The node of the root.
+pub(super) const ROOT: usize = 0;
 
 /// Where the content of a file stands.
 #[derive(Clone, Copy, Debug)]
@@ -25,31 +30,52 @@ pub(super) struct File {
     pub(super) size: u64,
 }
 
-#[derive(Debug)]
-enum Node {
-    Directory(BTreeMap<Vec<u8>, Name>),
+/// A thing, under whatever names.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) kind: Kind,
+    pub(super) attributes: Attributes,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Directory(Directory),
     File(File),
     Symlink(Vec<u8>),
-    Other,
+    CharDevice(u32, u32),
+    BlockDevice(u32, u32),
+    Fifo,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Directory {
+    pub(super) children: BTreeMap<Vec<u8>, Name>,
+    /// How long the path to it is, in which nothing is a link.
+    length: usize,
+    /// The last layer that hid what those below it had in here. It need not look again: all that is left is its own.
+    hidden: Option<usize>,
 }
 
 /// A name in a directory.
 #[derive(Clone, Copy, Debug)]
-struct Name {
-    node: usize,
+pub(super) struct Name {
+    pub(super) node: usize,
     /// Which layer gave it; none where it was made on the way to something.
-    layer: Option<usize>,
+    pub(super) layer: Option<usize>,
 }
 
 /// The tree. Nodes are never taken away: several names may lead to one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Merged {
     nodes: Vec<Node>,
+    limits: Limits,
 }
 
 impl Merged {
-    pub(super) fn new() -> Merged {
-        Merged { nodes: vec![Node::Directory(BTreeMap::new())] }
+    /// A root with nothing in it, that no layer describes.
+    pub(super) fn new(limits: Limits) -> Merged {
+        let root = Node { kind: Kind::Directory(Directory::default()), attributes: Attributes::implied() };
+        Merged { nodes: vec![root], limits }
     }
 
     /// Applies the entry that stands at `number` of a layer.
@@ -69,81 +95,141 @@ impl Merged {
                 }
                 Ok(())
             }
-            EntryKind::Directory if path.is_empty() => Ok(()),
+            EntryKind::Directory if path.is_empty() => {
+                self.nodes[ROOT].attributes = Attributes::of(entry);
+                Ok(())
+            }
             _ if path.is_empty() => invalid("the root is no directory"),
             kind => {
                 let parent = self.made(parent)?;
                 let node = match kind {
-                    EntryKind::Directory => return self.add_directory(parent, name, layer),
+                    EntryKind::Directory => self.directory(parent, name, Attributes::of(entry)),
                     EntryKind::HardLink { target } => self.target(target.as_os_str().as_bytes())?,
-                    EntryKind::File => self.add(Node::File(File { layer, number, size: entry.size() })),
-                    EntryKind::Symlink { target } => self.add(Node::Symlink(target.as_os_str().as_bytes().to_vec())),
-                    _ => self.add(Node::Other),
+                    _ => self.add(kind_of(layer, number, entry)?, Attributes::of(entry)),
                 };
-                self.insert(parent, name, Name { node, layer: Some(layer) });
-                Ok(())
+                self.insert(parent, name, Name { node, layer: Some(layer) })
             }
         }
     }
 
-    /// The file at a path, links followed.
-    pub(super) fn file(&self, path: &[u8]) -> Result<File> {
-        let node = self.find(path, true).ok_or_else(|| Error::not_found("the file"))?;
-        match &self.nodes[node] {
-            Node::File(file) => Ok(*file),
-            Node::Directory(_) => Err(Error::invalid_input("it is a directory")),
-            Node::Symlink(_) => Err(Error::invalid_input("its links lead in circles")),
-            Node::Other => Err(Error::invalid_input("it is a device or a pipe")),
+    /// Ends a layer: what AUFS kept for it goes (L6).
+    pub(super) fn end_layer(&mut self) {
+        if let Kind::Directory(root) = &mut self.nodes[ROOT].kind {
+            root.children.remove(LINKS);
         }
     }
 
-    fn add(&mut self, node: Node) -> usize {
-        self.nodes.push(node);
+    pub(super) fn node(&self, node: usize) -> &Node {
+        &self.nodes[node]
+    }
+
+    /// The file at a path, links followed.
+    pub(super) fn file(&self, path: &[u8]) -> Result<File> {
+        let node = self.find(path).ok_or_else(|| Error::not_found("the file"))?;
+        match &self.nodes[node].kind {
+            Kind::File(file) => Ok(*file),
+            Kind::Directory(_) => Err(Error::invalid_input("it is a directory")),
+            Kind::Symlink(_) => Err(Error::invalid_input("its links lead in circles")),
+            _ => Err(Error::invalid_input("it is a device or a pipe")),
+        }
+    }
+
+    /// What has a clean path, which is not the root's. Links on the way are followed; the last component is not.
+    pub(super) fn name(&self, path: &[u8]) -> Option<Name> {
+        let (parent, name) = split(path);
+        self.child(self.existing(parent)?, name)
+    }
+
+    /// How many names each node has.
+    pub(super) fn names(&self) -> Vec<u32> {
+        let mut counts = vec![0; self.nodes.len()];
+        let mut ahead = vec![ROOT];
+        while let Some(node) = ahead.pop() {
+            let Kind::Directory(directory) = &self.nodes[node].kind else { continue };
+            for name in directory.children.values() {
+                counts[name.node] += 1;
+                ahead.push(name.node);
+            }
+        }
+        counts
+    }
+
+    fn add(&mut self, kind: Kind, attributes: Attributes) -> usize {
+        self.nodes.push(Node { kind, attributes });
         self.nodes.len() - 1
     }
 
-    fn add_directory(&mut self, parent: usize, name: &[u8], layer: usize) -> Result<()> {
-        let there = self.child(parent, name).filter(|name| matches!(self.nodes[name.node], Node::Directory(_)));
-        let node = there.map_or_else(|| self.add(Node::Directory(BTreeMap::new())), |name| name.node);
-        self.insert(parent, name, Name { node, layer: Some(layer) });
-        Ok(())
-    }
-
-    fn insert(&mut self, parent: usize, name: &[u8], to: Name) {
-        if let Node::Directory(children) = &mut self.nodes[parent] {
-            children.insert(name.to_vec(), to);
+    /// The directory that has or gets a name: one that is there keeps its children (L2).
+    fn directory(&mut self, parent: usize, name: &[u8], attributes: Attributes) -> usize {
+        let there = self.child(parent, name).filter(|name| self.is_directory(name.node));
+        match there {
+            Some(Name { node, .. }) => {
+                self.nodes[node].attributes = attributes;
+                node
+            }
+            None => self.add_directory(parent, name, attributes),
         }
     }
 
+    fn add_directory(&mut self, parent: usize, name: &[u8], attributes: Attributes) -> usize {
+        let length = self.length(parent, name);
+        self.add(Kind::Directory(Directory { length, ..Directory::default() }), attributes)
+    }
+
+    /// Links lead deeper than any path is long; what lies so deep could not be unpacked.
+    fn insert(&mut self, parent: usize, name: &[u8], to: Name) -> Result<()> {
+        self.limits.check(Limit::PathLength, self.length(parent, name) as u64)?;
+        if let Kind::Directory(directory) = &mut self.nodes[parent].kind {
+            directory.children.insert(name.to_vec(), to);
+        }
+        Ok(())
+    }
+
+    /// How long the path of a name in a directory is.
+    fn length(&self, parent: usize, name: &[u8]) -> usize {
+        match &self.nodes[parent].kind {
+            Kind::Directory(directory) => directory.length + 1 + name.len(),
+            _ => 0,
+        }
+    }
+
+    fn is_directory(&self, node: usize) -> bool {
+        matches!(self.nodes[node].kind, Kind::Directory(_))
+    }
+
+    fn is_occupied(&self, node: usize) -> bool {
+        matches!(&self.nodes[node].kind, Kind::Directory(directory) if !directory.children.is_empty())
+    }
+
     fn child(&self, parent: usize, name: &[u8]) -> Option<Name> {
-        match &self.nodes[parent] {
-            Node::Directory(children) => children.get(name).copied(),
+        match &self.nodes[parent].kind {
+            Kind::Directory(directory) => directory.children.get(name).copied(),
             _ => None,
         }
     }
 
-    /// What a hard link names; the last component is not followed.
+    /// What a hard link names (L10).
     fn target(&self, path: &[u8]) -> Result<usize> {
-        match self.find(&clean(path), false) {
-            Some(node) if !matches!(self.nodes[node], Node::Directory(_)) => Ok(node),
+        match self.name(&clean(path)) {
+            Some(name) if !self.is_directory(name.node) => Ok(name.node),
             _ => invalid("a hard link to something that is not there, or is a directory"),
         }
     }
 
     fn existing(&self, path: &[u8]) -> Option<usize> {
-        self.find(path, true).filter(|node| matches!(self.nodes[*node], Node::Directory(_)))
+        self.find(path).filter(|node| self.is_directory(*node))
     }
 
-    /// What lies at a path.
-    fn find(&self, path: &[u8], follow_last: bool) -> Option<usize> {
+    /// What lies at a path; a link, where links lead in circles.
+    fn find(&self, path: &[u8]) -> Option<usize> {
         let mut walk = Walk::new(path);
         while let Some(name) = walk.ahead.pop() {
             if walk.is_upwards(&name) {
                 continue;
             }
             let node = self.child(walk.here(), &name)?.node;
-            match &self.nodes[node] {
-                Node::Symlink(target) if follow_last || !walk.ahead.is_empty() => {
+            match &self.nodes[node].kind {
+                Kind::Symlink(target) => {
                     if !walk.follow(target) {
                         return Some(node);
                     }
@@ -162,16 +248,16 @@ impl Merged {
                 continue;
             }
             let node = self.child(walk.here(), &name).map(|name| name.node);
-            match node.map(|node| (node, &self.nodes[node])) {
-                Some((node, Node::Directory(_))) => walk.way.push(node),
-                Some((_, Node::Symlink(target))) => {
+            match node.map(|node| (node, &self.nodes[node].kind)) {
+                Some((node, Kind::Directory(_))) => walk.way.push(node),
+                Some((_, Kind::Symlink(target))) => {
                     if !walk.follow(target) {
                         return invalid("links lead in circles");
                     }
                 }
                 _ => {
-                    let node = self.add(Node::Directory(BTreeMap::new()));
-                    self.insert(walk.here(), &name, Name { node, layer: None });
+                    let node = self.add_directory(walk.here(), &name, Attributes::implied());
+                    self.insert(walk.here(), &name, Name { node, layer: None })?;
                     walk.way.push(node);
                 }
             }
@@ -179,40 +265,58 @@ impl Merged {
         Ok(walk.here())
     }
 
-    /// Hides what layers below `layer` have at a name.
+    /// Hides what layers below `layer` have at a name (L3). A directory that stays only because something in it does is
+    /// as if no layer described it.
     fn hide(&mut self, parent: usize, name: &[u8], layer: usize) {
         let Some(found) = self.child(parent, name) else { return };
-        let is_kept = found.layer == Some(layer);
         self.hide_all(found.node, layer);
-        let is_occupied = matches!(&self.nodes[found.node], Node::Directory(children) if !children.is_empty());
-        if !is_kept
-            && !is_occupied
-            && let Node::Directory(children) = &mut self.nodes[parent]
-        {
-            children.remove(name);
+        if found.layer == Some(layer) {
+            return;
+        }
+        if self.is_occupied(found.node) {
+            self.nodes[found.node].attributes = Attributes::implied();
+        } else if let Kind::Directory(directory) = &mut self.nodes[parent].kind {
+            directory.children.remove(name);
         }
     }
 
-    /// Hides what layers below `layer` have in a directory. What is left has been looked into, the deepest first.
+    /// Hides what layers below `layer` have in a directory (L4), the deepest first.
     fn hide_all(&mut self, directory: usize, layer: usize) {
-        let mut below = vec![directory];
-        let mut at = 0;
-        while let Some(&node) = below.get(at) {
-            if let Node::Directory(children) = &self.nodes[node] {
-                below.extend(children.values().map(|name| name.node));
+        let (mut ahead, mut found) = (vec![directory], Vec::new());
+        while let Some(node) = ahead.pop() {
+            if let Kind::Directory(directory) = &mut self.nodes[node].kind
+                && directory.hidden.replace(layer) != Some(layer)
+            {
+                ahead.extend(directory.children.values().map(|name| name.node));
+                found.push(node);
             }
-            at += 1;
         }
-        for node in below.into_iter().rev() {
-            let Node::Directory(children) = &mut self.nodes[node] else { continue };
-            let mut children = std::mem::take(children);
-            children.retain(|_, name| {
-                let is_occupied = matches!(&self.nodes[name.node], Node::Directory(below) if !below.is_empty());
-                name.layer == Some(layer) || is_occupied
-            });
-            self.nodes[node] = Node::Directory(children);
+        for node in found.into_iter().rev() {
+            let Kind::Directory(directory) = &mut self.nodes[node].kind else { continue };
+            let mut children = std::mem::take(&mut directory.children);
+            children.retain(|_, name| name.layer == Some(layer) || self.is_occupied(name.node));
+            for name in children.values().filter(|name| name.layer != Some(layer)) {
+                self.nodes[name.node].attributes = Attributes::implied();
+            }
+            if let Kind::Directory(directory) = &mut self.nodes[node].kind {
+                directory.children = children;
+            }
         }
     }
+}
+
+/// What an entry adds that is neither a directory nor one more name.
+fn kind_of(layer: usize, number: u64, entry: &Entry<'_>) -> Result<Kind> {
+    Ok(match entry.kind() {
+        EntryKind::Symlink { target } if target.as_os_str().is_empty() => {
+            return invalid("a symbolic link leads to nothing");
+        }
+        EntryKind::Symlink { target } => Kind::Symlink(target.as_os_str().as_bytes().to_vec()),
+        EntryKind::CharDevice { major, minor } => Kind::CharDevice(major, minor),
+        EntryKind::BlockDevice { major, minor } => Kind::BlockDevice(major, minor),
+        EntryKind::Fifo => Kind::Fifo,
+        _ => Kind::File(File { layer, number, size: entry.size() }),
+    })
 }
 
 /// A way through the tree.

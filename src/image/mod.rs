@@ -2,6 +2,13 @@
 //!
 //! * [`Image`] is a manifest, its configuration and its layers.
 //! * [`Layer`] is a set of changes to a root file system: two digests, and two ways to read it.
+//! * [`Step`] is one step of an image's making, as [`Image::history`] tells them; [`Blame`] is the step that touched a
+//!   path last.
+//! * [`ImageEntries`] and [`FileReader`] read what the layers hold.
+//!
+//! [`Image::unpack`] makes a root file system of the layers. Nothing is unpacked to read a file
+//! ([`Image::read_file`]), to say what changed from one image to another ([`Image::diff`]), or which layers touched a
+//! path ([`Image::blame`], [`Image::history_of`]): the layers are stacked in memory, without contents.
 //!
 //! An image is opened by what a store calls it. Where that is an index, one platform is chosen: the one asked for,
 //! or the host's.
@@ -22,12 +29,16 @@
 //! # Ok::<(), layercake::Error>(())
 //! ```
 
+mod attributes;
+mod blame;
 mod compose;
+mod diff;
 mod entries;
 mod history;
 mod layer;
 mod merged;
 mod record;
+mod stack;
 mod unpack;
 mod unpacked;
 
@@ -46,6 +57,7 @@ use crate::platform::Platform;
 use crate::store::Name;
 use crate::store::Store;
 
+pub use blame::Blame;
 pub(crate) use compose::Draft;
 pub(crate) use compose::NewLayer;
 pub use entries::FileReader;

@@ -4,7 +4,7 @@ mod compression;
 mod form;
 mod hostile;
 mod laws;
-mod trees;
+pub mod trees;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,7 @@
 //! What the library promises, theme by theme. Rules are cited by the numbers of the project's specification list.
 
 mod archive;
+mod blame;
 mod breakouts;
 mod checkout;
 mod conformance;
@@ -12,6 +13,7 @@ mod fuzz;
 
 mod history;
 mod hostile;
+mod image_diff;
 mod images;
 mod layers;
 mod model;

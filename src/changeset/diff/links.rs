@@ -4,6 +4,8 @@
 //! tree are listed, or none, and then they were the names of one file in the old tree, which no other file shares.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
+use std::hash::Hash;
 
 use rustix::fs::FileType;
 use rustix::fs::Stat;
@@ -11,59 +13,90 @@ use rustix::fs::Stat;
 use crate::changeset::changes::Change;
 use crate::fs::rooted::Inode;
 
+/// A thing in a tree, which may have several names there.
+pub(crate) trait Linked {
+    /// What tells it from all others of its tree.
+    type Id: Copy + Eq + Hash;
+
+    fn id(&self) -> Self::Id;
+
+    /// Whether it is one of those that may have several names, and has.
+    fn has_names(&self) -> bool;
+}
+
+impl Linked for Stat {
+    type Id = Inode;
+
+    fn id(&self) -> Inode {
+        Inode::of(self)
+    }
+
+    /// Directories have links of their own: `.` and those of their children.
+    fn has_names(&self) -> bool {
+        self.st_nlink > 1 && !FileType::from_raw_mode(self.st_mode).is_dir()
+    }
+}
+
 /// A file of the new tree.
-#[derive(Debug, Default)]
-struct Group {
+#[derive(Debug)]
+struct Group<I> {
     /// Its names that did not change, by what listing them would say.
     unchanged: Vec<Change>,
     /// What they were names of.
-    old: Option<Inode>,
+    old: Option<I>,
     /// Whether they must be listed.
     is_torn: bool,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Links {
-    groups: HashMap<Inode, Group>,
-    /// Of a file of the old tree, which of the new tree has names of it.
-    heirs: HashMap<Inode, Inode>,
-    /// Files of the old tree whose names are now several files'.
-    split: Vec<Inode>,
+impl<I> Default for Group<I> {
+    fn default() -> Group<I> {
+        Group { unchanged: Vec::new(), old: None, is_torn: false }
+    }
 }
 
-impl Links {
+#[derive(Debug)]
+pub(crate) struct Links<I = Inode> {
+    groups: HashMap<I, Group<I>>,
+    /// Of a file of the old tree, which of the new tree has names of it.
+    heirs: HashMap<I, I>,
+    /// Files of the old tree whose names are now several files'.
+    split: HashSet<I>,
+}
+
+impl<I> Default for Links<I> {
+    fn default() -> Links<I> {
+        Links { groups: HashMap::new(), heirs: HashMap::new(), split: HashSet::new() }
+    }
+}
+
+impl<I: Copy + Eq + Hash> Links<I> {
     /// A name that is listed in any case.
-    pub(super) fn changed(&mut self, new: &Stat) {
-        if has_names(new) {
-            self.groups.entry(Inode::of(new)).or_default().is_torn = true;
+    pub(crate) fn changed(&mut self, new: &impl Linked<Id = I>) {
+        if new.has_names() {
+            self.groups.entry(new.id()).or_default().is_torn = true;
         }
     }
 
     /// A name that is listed only if its file's others are.
-    pub(super) fn unchanged(&mut self, old: &Stat, new: &Stat, change: impl FnOnce() -> Change) {
-        if !has_names(old) && !has_names(new) {
+    pub(crate) fn unchanged<T: Linked<Id = I>>(&mut self, old: &T, new: &T, change: impl FnOnce() -> Change) {
+        if !old.has_names() && !new.has_names() {
             return;
         }
-        let (old, new) = (Inode::of(old), Inode::of(new));
+        let (old, new) = (old.id(), new.id());
         let group = self.groups.entry(new).or_default();
         group.unchanged.push(change());
         group.is_torn |= *group.old.get_or_insert(old) != old;
         if *self.heirs.entry(old).or_insert(new) != new {
-            self.split.push(old);
+            self.split.insert(old);
         }
     }
 
     /// The unchanged names that must be listed all the same.
-    pub(super) fn torn(self) -> impl Iterator<Item = Change> {
-        let split: std::collections::HashSet<Inode> = self.split.into_iter().collect();
-        let groups = self.groups.into_values();
+    pub(crate) fn torn(self) -> impl Iterator<Item = Change> {
+        let Links { groups, split, .. } = self;
         groups
+            .into_values()
             .filter(move |group| group.is_torn || group.old.is_some_and(|old| split.contains(&old)))
             .flat_map(|group| group.unchanged)
     }
-}
-
-/// Directories have links of their own: `.` and those of their children.
-fn has_names(stat: &Stat) -> bool {
-    stat.st_nlink > 1 && !FileType::from_raw_mode(stat.st_mode).is_dir()
 }

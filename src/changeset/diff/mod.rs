@@ -18,6 +18,9 @@ pub(crate) use tree::Listing;
 pub(crate) use tree::Tree;
 use walk::Walk;
 
+pub(crate) use links::Linked;
+pub(crate) use links::Links;
+
 /// Which files are compared by their content, of those whose other attributes are equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CompareContent {
@@ -38,8 +41,8 @@ pub enum CompareContent {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct DiffOptions {
-    content: CompareContent,
-    cancel: Cancel,
+    pub(crate) content: CompareContent,
+    pub(crate) cancel: Cancel,
 }
 
 impl DiffOptions {
