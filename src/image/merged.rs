@@ -172,23 +172,24 @@ impl Merged {
     }
 
     fn add_directory(&mut self, parent: usize, name: &[u8], attributes: Attributes) -> usize {
-        let length = self.length(parent, name);
+        let above = self.length(parent);
+        let length = if above == 0 { name.len() } else { above + 1 + name.len() };
         self.add(Kind::Directory(Directory { length, ..Directory::default() }), attributes)
     }
 
     /// Links lead deeper than any path is long; what lies so deep could not be unpacked.
     fn insert(&mut self, parent: usize, name: &[u8], to: Name) -> Result<()> {
-        self.limits.check(Limit::PathLength, self.length(parent, name) as u64)?;
+        self.limits.check(Limit::PathLength, (self.length(parent) + 1 + name.len()) as u64)?;
         if let Kind::Directory(directory) = &mut self.nodes[parent].kind {
             directory.children.insert(name.to_vec(), to);
         }
         Ok(())
     }
 
-    /// How long the path of a name in a directory is.
-    fn length(&self, parent: usize, name: &[u8]) -> usize {
-        match &self.nodes[parent].kind {
-            Kind::Directory(directory) => directory.length + 1 + name.len(),
+    /// How long the path to a directory is.
+    fn length(&self, directory: usize) -> usize {
+        match &self.nodes[directory].kind {
+            Kind::Directory(directory) => directory.length,
             _ => 0,
         }
     }
@@ -234,6 +235,8 @@ impl Merged {
                         return Some(node);
                     }
                 }
+                // Not even upwards does anything else lead on.
+                kind if !matches!(kind, Kind::Directory(_)) && !walk.ahead.is_empty() => return None,
                 _ => walk.way.push(node),
             }
         }

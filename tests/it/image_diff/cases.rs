@@ -151,6 +151,38 @@ fn attributes_count_but_for_the_hosts() {
     }
 }
 
+/// L13: links lead where they do under `chroot`; through a file, nowhere.
+#[test]
+fn links_are_followed_inside_the_root() {
+    let base = [
+        Item::file("d/x", "1"),
+        Item::file("f", ""),
+        Item::symlink("up", "/../../d"),
+        Item::symlink("through", "f/../d"),
+        Item::symlink("dead", "none/../d"),
+        Item::symlink("circle", "circle"),
+    ];
+    let hide = |path: &str| changes(&[&base], &[&base, &[Item::file(path, "")]]);
+    assert_eq!(hide("up/.wh.x"), ["D d/x 1"]);
+    assert_eq!(hide("up/.wh..wh..opq"), ["D d/x 1"]);
+    for nowhere in ["through/.wh.x", "dead/.wh.x", "circle/.wh.x", "none/.wh.x", "f/.wh.x", "through/.wh..wh..opq"] {
+        assert_eq!(hide(nowhere), [""; 0], "{nowhere}");
+    }
+    assert_eq!(hide(".wh.up"), ["D up 0"]);
+    let added = changes(&[&base], &[&base, &[Item::file("through/y", "")]]);
+    assert_eq!(added, ["A d/y 0", "M f/ 0"]);
+}
+
+/// P9: a path may have 4,095 bytes, and is told whole.
+#[test]
+fn long_paths_are_compared() {
+    let names: Vec<String> = (b'a'..=b'p').map(|letter| char::from(letter).to_string().repeat(255)).collect();
+    let path = names.join("/");
+    assert_eq!(path.len(), 4095);
+    let found = changes(&[&[]], &[&[Item::file(&path, "x")]]);
+    assert_eq!((found.len(), found.last()), (16, Some(&format!("A {path} 1"))));
+}
+
 /// What `changeset::diff` refuses of the trees.
 #[test]
 fn names_of_whiteouts_are_refused() {
