@@ -147,6 +147,16 @@ fn the_order_in_a_layer_does_not_matter() {
     }
 }
 
+/// L10: one more name is the layer's that gives it, be it given again; the others are left alone.
+#[test]
+fn names_are_given_by_layers() {
+    let scratch = Scratch::new();
+    let base = [Item::file("a", "1"), Item::hard_link("b", "a")];
+    let change = [Item::hard_link("b", "a"), Item::hard_link("c", "b")];
+    let image = stacked(&scratch.store("store"), &tars(&[&base, &change]));
+    assert_eq!(["a", "b", "c"].map(|path| log(&image, path)), ["A0", "M1 A0", "A1"]);
+}
+
 /// Steps without a layer are left out of the count; an image without layers has nothing.
 #[test]
 fn an_image_without_layers_has_nothing() {
