@@ -1,6 +1,8 @@
 //! What changed in a working copy: `status work`. A line for each path, as `docker diff` has them: `A`dded, `C`hanged,
 //! `D`eleted.
 
+#[path = "support/letter.rs"]
+mod letter;
 mod support;
 
 use std::io;
@@ -9,7 +11,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use layercake::Checkout;
-use layercake::changeset::ChangeKind;
 use lexopt::prelude::*;
 
 const USAGE: &str = "usage: status DIR";
@@ -31,12 +32,7 @@ fn status() -> support::Result {
     let changes = Checkout::open(dir.ok_or(USAGE)?)?.changes()?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     for change in &changes {
-        let letter = match change.kind {
-            ChangeKind::Added => 'A',
-            ChangeKind::Modified => 'C',
-            ChangeKind::Deleted => 'D',
-        };
-        writeln!(out, "{letter} /{}", support::printable(&change.path.to_string_lossy()))?;
+        writeln!(out, "{} /{}", letter::of(change.kind), support::printable(&change.path.to_string_lossy()))?;
     }
     for skipped in changes.skipped() {
         support::warn(&format!("cannot be committed: {skipped}"));

@@ -46,6 +46,10 @@
 //! layers and makes new ones of what changed. Nothing is unpacked to read a file ([`Image::read_file`]), to compare two
 //! images ([`Image::diff`]), or to ask which layer touched a path ([`Image::blame`]).
 //!
+//! **To be changed.** [`Image::checkout`] makes a working copy, a [`Checkout`], which says [what
+//! changed](Checkout::changes) and makes [an image of it](Checkout::commit). A [`manifest::ConfigEdit`] changes what an
+//! image runs.
+//!
 //! **As files.** [`archive`] loads what `docker save` and others write, saves images so, and imports a tarball of files
 //! as an image.
 //!
@@ -78,8 +82,8 @@
 //!
 //! # What it does not do
 //!
-//! It runs nothing, and mounts nothing. It reads no configuration files and no environment variables unless it is
-//! told to. It does not, yet: build or commit images, or delete a store's blobs.
+//! It runs nothing, and mounts nothing but the overlays of working copies. It reads no configuration files and no
+//! environment variables unless it is told to.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -136,10 +136,10 @@ impl<'a> Making<'a> {
 
     /// Prepares for overlayfs, and tries whether it can be mounted.
     fn overlay(&self) -> Result<Result<(), Errno>> {
-        for name in [UPPER, WORK] {
-            self.dir.make_dir(name)?;
-        }
+        let (upper, _) = self.dir.make_dir(UPPER)?;
+        self.dir.make_dir(WORK)?;
         self.stack()?.describe_root(&self.here.join(UPPER))?;
+        self.image.store().durability().sync_dir(&upper)?;
         let mut options = MountOptions::new(self.lower(), self.here.join(UPPER), self.here.join(WORK));
         options.userxattr = self.namespace == Namespace::User;
         Ok(options.try_out())
