@@ -142,6 +142,13 @@ pub enum ErrorKind {
         /// The platforms there are.
         available: Vec<Platform>,
     },
+    /// The lowest layers of an image are not those of another one.
+    NotBasedOn {
+        /// The image's id.
+        image: Digest,
+        /// The other's, on which it does not stand.
+        base: Digest,
+    },
     /// The bytes of a layer are no valid gzip or zstd, or in a compression that is not built in.
     Compression {
         /// What is wrong.

@@ -41,6 +41,7 @@ impl fmt::Display for ErrorKind {
                  push the image again with a current tool",
             ),
             ErrorKind::NoMatchingPlatform { wanted, available } => no_platform(f, wanted, available),
+            ErrorKind::NotBasedOn { image, base } => write!(f, "image {image} does not stand on the layers of {base}"),
             ErrorKind::Compression { reason } => write!(f, "invalid compressed data: {reason}"),
             ErrorKind::InvalidLayer { reason } => write!(f, "invalid layer: {reason}"),
             ErrorKind::InvalidArchive { reason } => write!(f, "invalid archive: {reason}"),

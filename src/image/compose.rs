@@ -1,6 +1,5 @@
 //! New images: of another one or of nothing, with more layers and another configuration.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::SystemTime;
 
@@ -14,6 +13,7 @@ use crate::digest::Algorithm;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::image::Image;
+use crate::image::Layer;
 use crate::manifest::ConfigEdit;
 use crate::manifest::History;
 use crate::manifest::Object;
@@ -28,18 +28,32 @@ pub(crate) struct NewLayer {
     pub(crate) diff_id: Digest,
 }
 
+/// A layer of an image that is being made, and what its manifest says of it.
+#[derive(Clone, Debug)]
+pub(super) struct Stacked {
+    pub(super) told: Object,
+    pub(super) layer: NewLayer,
+}
+
+impl Stacked {
+    fn new(layer: &NewLayer) -> Result<Stacked> {
+        Ok(Stacked { told: Object::of(&layer.blob)?, layer: layer.clone() })
+    }
+}
+
 /// An image that is being made. The media types are those of the one it is made of; what of its documents nobody
 /// changes stays to the byte.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
-    store: Store,
-    manifest: Object,
+    pub(super) store: Store,
+    pub(super) manifest: Object,
     manifest_type: MediaType,
-    config: Object,
+    pub(super) config: Object,
     config_type: MediaType,
-    layers: Vec<Descriptor>,
-    diff_ids: Vec<Digest>,
-    history: Vec<Object>,
+    pub(super) layers: Vec<Stacked>,
+    pub(super) history: Vec<Object>,
+    /// Whether the configuration is another than that of the image it is made of.
+    pub(super) is_reconfigured: bool,
 }
 
 impl Draft {
@@ -50,15 +64,18 @@ impl Draft {
         // What was said about something else is not said by what comes of it.
         document.remove("subject");
         let fields = Object::parse("configuration", config.raw())?;
+        let told: Vec<Object> = document.get("layers")?.unwrap_or_default();
+        let layers = manifest.layers().iter().zip(config.diff_ids()?);
+        let layers = layers.map(|(blob, diff_id)| NewLayer { blob: blob.clone(), diff_id: *diff_id });
         let mut draft = Draft {
             store: image.store().clone(),
             manifest: document,
             manifest_type: manifest.media_type().clone(),
             config_type: manifest.config().media_type.clone(),
-            layers: manifest.layers().to_vec(),
-            diff_ids: config.diff_ids()?.to_vec(),
+            layers: told.into_iter().zip(layers).map(|(told, layer)| Stacked { told, layer }).collect(),
             history: fields.get("history")?.unwrap_or_default(),
             config: fields,
+            is_reconfigured: false,
         };
         // Steps and layers are paired in their order: one that is not told of would take the place of the next.
         let told = config.history().iter().filter(|step| !step.empty_layer).count();
@@ -80,25 +97,53 @@ impl Draft {
             config,
             config_type: MediaType::OCI_CONFIG,
             layers: Vec::new(),
-            diff_ids: Vec::new(),
             history: Vec::new(),
+            is_reconfigured: true,
         })
+    }
+
+    /// The store that it will be in.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The name of the stack of its layers (I23); none if there are none.
+    pub(crate) fn chain_id(&self) -> Option<Digest> {
+        self.layers.iter().map(|stacked| stacked.layer.diff_id).fold(None, |below, diff_id| match below {
+            None => Some(diff_id),
+            Some(below) => Some(Digest::sha256(format!("{below} {diff_id}").as_bytes())),
+        })
+    }
+
+    /// Its layers, which must be in the store.
+    pub(crate) fn opened(&self) -> Result<Vec<Layer>> {
+        let open = |Stacked { layer, .. }: &Stacked| Layer::open(&self.store, &layer.blob, layer.diff_id);
+        self.layers.iter().map(open).collect()
     }
 
     /// Changes the configuration.
     pub(crate) fn edit(&mut self, edit: &ConfigEdit) -> Result<()> {
+        self.is_reconfigured |= !edit.is_empty();
         edit.apply(&mut self.config)
     }
 
     /// Sets when the image was made.
     pub(crate) fn set_created(&mut self, time: SystemTime) -> Result<()> {
+        self.is_reconfigured = true;
         self.config.set("created", &History::at(Some(time))?.created)
     }
 
     /// Adds a note to the manifest.
     pub(crate) fn annotate(&mut self, name: &str, value: &str) -> Result<()> {
-        let mut annotations: BTreeMap<String, String> = self.manifest.get("annotations")?.unwrap_or_default();
-        annotations.insert(name.to_owned(), value.to_owned());
+        let mut annotations: Object = self.manifest.get("annotations")?.unwrap_or_default();
+        annotations.set(name, &value)?;
+        self.manifest.set("annotations", &annotations)
+    }
+
+    /// Takes a note from the manifest.
+    pub(crate) fn remove_annotation(&mut self, name: &str) -> Result<()> {
+        let Some(mut annotations) = self.manifest.get::<Object>("annotations")? else { return Ok(()) };
+        annotations.remove(name);
         self.manifest.set("annotations", &annotations)
     }
 
@@ -115,9 +160,13 @@ impl Draft {
         Ok((NewLayer { blob, diff_id: packed.diff_id }, packed))
     }
 
+    pub(super) fn is_docker(&self) -> bool {
+        self.manifest_type.is_docker()
+    }
+
     /// What a layer is called among those that are there.
     pub(crate) fn layer_type(&self, compression: Compression) -> MediaType {
-        if !self.manifest_type.is_docker() {
+        if !self.is_docker() {
             return compression.oci_layer();
         }
         match compression {
@@ -135,21 +184,36 @@ impl Draft {
             told.set(name, value)?;
         }
         self.history.push(told);
-        if let Some(layer) = layer {
-            self.layers.push(layer.blob.clone());
-            self.diff_ids.push(layer.diff_id);
-        }
+        self.is_reconfigured = true;
+        self.layers.extend(layer.map(Stacked::new).transpose()?);
         Ok(())
     }
 
     /// Writes the documents. Nothing is named.
     pub(crate) fn finish(mut self) -> Result<Image> {
-        self.config.set("rootfs", &json!({ "type": "layers", "diff_ids": self.diff_ids }))?;
-        self.config.set("history", &self.history)?;
-        let config = self.store.write(self.config_type.clone(), &self.config.to_bytes()?)?;
-        self.manifest.set("config", &config)?;
-        self.manifest.set("layers", &self.layers)?;
+        if self.is_reconfigured {
+            self.write_config()?;
+        }
+        let layers: Vec<&Object> = self.layers.iter().map(|stacked| &stacked.told).collect();
+        self.manifest.set("layers", &layers)?;
         let manifest = self.store.write(self.manifest_type.clone(), &self.manifest.to_bytes()?)?;
         self.store.image_at(&manifest)
+    }
+
+    fn write_config(&mut self) -> Result<()> {
+        let diff_ids: Vec<Digest> = self.layers.iter().map(|stacked| stacked.layer.diff_id).collect();
+        let mut rootfs: Object = self.config.get("rootfs")?.unwrap_or_default();
+        rootfs.set("type", &"layers")?;
+        rootfs.set("diff_ids", &diff_ids)?;
+        self.config.set("rootfs", &rootfs)?;
+        self.config.set("history", &self.history)?;
+        let written = self.store.write(self.config_type.clone(), &self.config.to_bytes()?)?;
+        let mut told: Object = self.manifest.get("config")?.unwrap_or_default();
+        told.set("mediaType", &written.media_type)?;
+        told.set("digest", &written.digest)?;
+        told.set("size", &written.size)?;
+        // A copy of the old one.
+        told.remove("data");
+        self.manifest.set("config", &told)
     }
 }

@@ -26,6 +26,17 @@ impl Object {
         super::parse(document, bytes)
     }
 
+    /// The object that something is written as.
+    pub(crate) fn of(value: &impl Serialize) -> Result<Object> {
+        let text = serde_json::to_vec(value).map_err(|error| Error::invalid_input(error.to_string()))?;
+        Object::parse("JSON object", &text)
+    }
+
+    /// The names of its fields, in their order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|(name, _)| name.as_str())
+    }
+
     /// The value of a field; `null` is the same as nothing.
     pub(crate) fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let Some((_, value)) = self.fields.iter().find(|(found, _)| found == name) else { return Ok(None) };

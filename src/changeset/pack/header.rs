@@ -18,24 +18,27 @@ const MAX_NUMBER: u64 = (1 << 33) - 1;
 const EXTENSION_NAME: &[u8] = b"././@PaxHeader";
 
 /// What an entry is to say.
-#[derive(Debug)]
-pub(super) struct Fields {
-    pub(super) kind: EntryType,
+#[derive(Clone, Debug)]
+pub(crate) struct Fields {
+    pub(crate) kind: EntryType,
     /// Clean; a directory's ends with `/`.
-    pub(super) path: Vec<u8>,
-    pub(super) link: Vec<u8>,
-    pub(super) mode: u32,
-    pub(super) owner: (u32, u32),
-    pub(super) seconds: i64,
-    pub(super) size: u64,
-    pub(super) device: (u32, u32),
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) path: Vec<u8>,
+    pub(crate) link: Vec<u8>,
+    pub(crate) mode: u32,
+    pub(crate) owner: (u32, u32),
+    pub(crate) seconds: i64,
+    /// Behind that second. Trees are packed without.
+    pub(crate) nanoseconds: u32,
+    pub(crate) size: u64,
+    pub(crate) device: (u32, u32),
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Fields {
-    pub(super) fn new(kind: EntryType, path: Vec<u8>) -> Fields {
+    pub(crate) fn new(kind: EntryType, path: Vec<u8>) -> Fields {
         let (link, xattrs) = (Vec::new(), Vec::new());
-        Fields { kind, path, link, mode: 0, owner: (0, 0), seconds: 0, size: 0, device: (0, 0), xattrs }
+        let (seconds, nanoseconds) = (0, 0);
+        Fields { kind, path, link, mode: 0, owner: (0, 0), seconds, nanoseconds, size: 0, device: (0, 0), xattrs }
     }
 
     /// Its header, behind an extended one if it has no room for all.
@@ -54,7 +57,7 @@ impl Fields {
         header.set_uid(records.small(b"uid", self.owner.0).into());
         header.set_gid(records.small(b"gid", self.owner.1).into());
         header.set_size(records.number(b"size", self.size.into()));
-        header.set_mtime(records.number(b"mtime", self.seconds.into()));
+        header.set_mtime(records.time(self.seconds, self.nanoseconds));
         set_device(&mut header, self.device)?;
         for (name, value) in self.xattrs {
             records.add(&[b"SCHILY.xattr.", &name[..]].concat(), value);
@@ -92,6 +95,20 @@ impl Records {
                 0
             }
         }
+    }
+
+    fn time(&mut self, seconds: i64, nanoseconds: u32) -> u64 {
+        if nanoseconds == 0 {
+            return self.number(b"mtime", seconds.into());
+        }
+        // Before 1970 what follows the point leads away from it too.
+        let (sign, whole, fraction) = match seconds {
+            0.. => ("", seconds.unsigned_abs(), nanoseconds),
+            _ => ("-", (seconds + 1).unsigned_abs(), 1_000_000_000 - nanoseconds),
+        };
+        let text = format!("{sign}{whole}.{fraction:09}");
+        self.add(b"mtime", text.trim_end_matches('0').as_bytes().to_vec());
+        u64::try_from(seconds).unwrap_or(0).min(MAX_NUMBER)
     }
 
     /// As an entry of their own, sorted; nothing if there are none.
@@ -190,6 +207,16 @@ mod tests {
         {
             let (entry, length) = read(Fields { seconds, ..Fields::new(EntryType::Fifo, b"f".to_vec()) });
             assert_eq!((entry.mtime.seconds, length == BLOCK), (seconds, plain));
+        }
+    }
+
+    /// L18: to the nanosecond, on both sides of 1970.
+    #[test]
+    fn fractions_of_seconds_come_back() {
+        for (seconds, nanoseconds) in [(0, 1), (5, 500_000_000), (-1, 999_999_999), (-5, 1), (1 << 40, 120)] {
+            let fields = Fields::new(EntryType::Regular, b"f".to_vec());
+            let (entry, _) = read(Fields { seconds, nanoseconds, ..fields });
+            assert_eq!((entry.mtime.seconds, entry.mtime.nanoseconds), (seconds, nanoseconds));
         }
     }
 

@@ -3,20 +3,22 @@
 mod header;
 mod options;
 mod packer;
+mod writer;
 
 use std::io::Write;
 use std::path::Path;
-
-use rustix::fs::FileType;
 
 use crate::changeset::changes::Changes;
 use crate::changeset::report::Skipped;
 use crate::digest::Digest;
 use crate::error::Context;
 use crate::error::Result;
+pub(crate) use header::Fields;
 pub use options::Owners;
 pub use options::PackOptions;
 use packer::Packer;
+pub(crate) use writer::Output;
+pub(crate) use writer::TarWriter;
 
 /// What was packed.
 #[non_exhaustive]
@@ -52,12 +54,13 @@ pub struct Packed {
 pub fn pack(new: impl AsRef<Path>, changes: &Changes, writer: impl Write, options: &PackOptions) -> Result<Packed> {
     let new = new.as_ref();
     let pack = || {
-        let mut packer = Packer::new(new, writer, options)?;
+        let mut packer = Packer::new(new, TarWriter::new(writer), options)?;
         packer.skipped.extend_from_slice(changes.skipped());
         for change in changes.packed() {
             packer.change(change)?;
         }
-        packer.finish()
+        let (tar, skipped) = packer.into_parts();
+        tar.finish(skipped)
     };
     pack().context(|| format!("pack {}", new.display()))
 }
@@ -69,23 +72,29 @@ pub fn pack(new: impl AsRef<Path>, changes: &Changes, writer: impl Write, option
 ///
 /// Those of [`pack`].
 pub fn pack_tree(root: impl AsRef<Path>, writer: impl Write, options: &PackOptions) -> Result<Packed> {
-    let root = root.as_ref();
+    let mut tar = TarWriter::new(writer);
+    let skipped = pack_tree_to(root.as_ref(), &mut tar, options)?;
+    tar.finish(skipped)
+}
+
+/// Gives all that is in a tree, and not the root, to an output. Returns what no layer can have.
+pub(crate) fn pack_tree_to(root: &Path, output: &mut dyn Output, options: &PackOptions) -> Result<Vec<Skipped>> {
     let pack = || {
-        let mut packer = Packer::new(root, writer, options)?;
-        let mut levels = vec![packer.tree.list()?.into_iter()];
-        while let Some(level) = levels.last_mut() {
-            let Some((name, stat)) = level.next() else {
-                packer.tree.leave()?;
-                levels.pop();
-                continue;
-            };
-            packer.entry(&name, &stat)?;
-            if FileType::from_raw_mode(stat.st_mode).is_dir() {
-                packer.tree.enter(&name)?;
-                levels.push(packer.tree.list()?.into_iter());
-            }
-        }
-        packer.finish()
+        let mut packer = Packer::new(root, output, options)?;
+        packer.all()?;
+        Ok(packer.into_parts().1)
     };
     pack().context(|| format!("pack {}", root.display()))
+}
+
+/// Gives what has a name in a directory, and nothing that is in it, to an output. Returns what no layer can have.
+pub(crate) fn pack_entry_to(
+    directory: &Path,
+    name: &[u8],
+    output: &mut dyn Output,
+    options: &PackOptions,
+) -> Result<Vec<Skipped>> {
+    let mut packer = Packer::new(directory, output, options)?;
+    packer.named(name)?;
+    Ok(packer.into_parts().1)
 }

@@ -1,5 +1,8 @@
 //! How layers are written.
 
+use rustix::fs::FileType;
+use rustix::fs::Stat;
+
 use crate::changeset::IdMap;
 use crate::error::Error;
 use crate::error::Result;
@@ -13,6 +16,13 @@ pub enum Owners {
     AsTheyAre,
     /// All are root's: for trees that were made with [`Ownership::CurrentUser`](super::super::Ownership::CurrentUser).
     Root,
+    /// All are one owner's and one group's.
+    One {
+        /// The owner.
+        uid: u32,
+        /// The group.
+        gid: u32,
+    },
     /// Numbers are translated back: for trees that were made with
     /// [`Ownership::Mapped`](super::super::Ownership::Mapped), with the same maps.
     Mapped {
@@ -30,6 +40,11 @@ impl Owners {
         match self {
             Owners::AsTheyAre => Ok((uid, gid)),
             Owners::Root => Ok((0, 0)),
+            // The system calls take it for "leave it as it is", so nothing could be unpacked.
+            Owners::One { uid: u32::MAX, .. } | Owners::One { gid: u32::MAX, .. } => {
+                Err(Error::invalid_input(format!("{} is nobody's number", u32::MAX)))
+            }
+            Owners::One { uid, gid } => Ok((*uid, *gid)),
             Owners::Mapped { uids, gids } => Ok((
                 uids.inside(uid).ok_or_else(|| unmapped("owner", uid))?,
                 gids.inside(gid).ok_or_else(|| unmapped("group", gid))?,
@@ -48,6 +63,7 @@ impl Owners {
 #[derive(Clone, Debug, Default)]
 pub struct PackOptions {
     pub(super) owners: Owners,
+    pub(super) mode: Option<u32>,
     pub(super) epoch: Option<i64>,
     pub(super) cancel: Cancel,
 }
@@ -64,6 +80,13 @@ impl PackOptions {
         PackOptions { owners, ..self }
     }
 
+    /// What everybody may do with the files: `0o644`, say. Directories may be searched too by whoever may read them;
+    /// symbolic links have no mode of their own.
+    #[must_use = "the options are returned"]
+    pub fn mode(self, mode: u32) -> Self {
+        PackOptions { mode: Some(mode), ..self }
+    }
+
     /// Times after this second since 1970 become this one, as programs do that obey `SOURCE_DATE_EPOCH`; the variable
     /// itself is not read here.
     #[must_use = "the options are returned"]
@@ -75,5 +98,13 @@ impl PackOptions {
     #[must_use = "the options are returned"]
     pub fn cancel(self, cancel: &Cancel) -> Self {
         PackOptions { cancel: cancel.clone(), ..self }
+    }
+
+    pub(super) fn mode_of(&self, stat: &Stat) -> u32 {
+        match (self.mode, FileType::from_raw_mode(stat.st_mode)) {
+            (None, _) | (_, FileType::Symlink) => stat.st_mode & 0o7777,
+            (Some(mode), FileType::Directory) => (mode | (mode & 0o444) >> 2) & 0o7777,
+            (Some(mode), _) => mode & 0o7777,
+        }
     }
 }

@@ -1,8 +1,7 @@
-//! A tar that grows, and the tree that it is of.
+//! From a tree to the entries of a layer.
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -11,9 +10,8 @@ use rustix::fs::Stat;
 use tar::EntryType;
 
 use super::PackOptions;
-use super::Packed;
-use super::header::BLOCK;
 use super::header::Fields;
+use super::writer::Output;
 use crate::changeset::capture::Xattrs;
 use crate::changeset::changes::Change;
 use crate::changeset::changes::ChangeKind;
@@ -25,8 +23,6 @@ use crate::changeset::whiteout::clean;
 use crate::changeset::whiteout::hiding;
 use crate::changeset::whiteout::hiding_all_in;
 use crate::changeset::whiteout::split;
-use crate::digest::Algorithm;
-use crate::digest::Hasher;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::printable;
@@ -35,14 +31,11 @@ use crate::fs::rooted::Inode;
 
 const PIECE: usize = 128 << 10;
 
-pub(super) struct Packer<'a, W> {
+pub(super) struct Packer<'a, O> {
     pub(super) tree: Descent,
     pub(super) skipped: Vec<Skipped>,
     options: &'a PackOptions,
-    writer: W,
-    hasher: Hasher,
-    size: u64,
-    entries: u64,
+    output: O,
     /// The first name of each file that has several.
     names: HashMap<Inode, Vec<u8>>,
     /// The last directory that has an entry.
@@ -50,28 +43,40 @@ pub(super) struct Packer<'a, W> {
     piece: Vec<u8>,
 }
 
-impl<W: Write> Packer<'_, W> {
-    pub(super) fn new<'a>(root: &Path, writer: W, options: &'a PackOptions) -> Result<Packer<'a, W>> {
+impl<O: Output> Packer<'_, O> {
+    pub(super) fn new<'a>(root: &Path, output: O, options: &'a PackOptions) -> Result<Packer<'a, O>> {
         Ok(Packer {
             tree: Descent::at(root)?,
             skipped: Vec::new(),
             options,
-            writer,
-            hasher: Hasher::new(Algorithm::Sha256),
-            size: 0,
-            entries: 0,
+            output,
             names: HashMap::new(),
             directory: Vec::new(),
             piece: vec![0; PIECE],
         })
     }
 
-    /// Ends the tar.
-    pub(super) fn finish(mut self) -> Result<Packed> {
-        self.write(&[0; 2 * BLOCK])?;
-        self.writer.flush()?;
-        let Packer { entries, size, skipped, hasher, .. } = self;
-        Ok(Packed { diff_id: hasher.finish(), entries, size, skipped })
+    /// What took the entries, and what could not be one.
+    pub(super) fn into_parts(self) -> (O, Vec<Skipped>) {
+        (self.output, self.skipped)
+    }
+
+    /// Adds all that is in the tree.
+    pub(super) fn all(&mut self) -> Result<()> {
+        let mut levels = vec![self.tree.list()?.into_iter()];
+        while let Some(level) = levels.last_mut() {
+            let Some((name, stat)) = level.next() else {
+                self.tree.leave()?;
+                levels.pop();
+                continue;
+            };
+            self.entry(&name, &stat)?;
+            if FileType::from_raw_mode(stat.st_mode).is_dir() {
+                self.tree.enter(&name)?;
+                levels.push(self.tree.list()?.into_iter());
+            }
+        }
+        Ok(())
     }
 
     /// Adds what a change says, and the directories above it that have no entry yet.
@@ -109,6 +114,12 @@ impl<W: Write> Packer<'_, W> {
             self.tree.enter(name)?;
         }
         Ok(())
+    }
+
+    /// Adds what has a name in the directory at hand, which must be there.
+    pub(super) fn named(&mut self, name: &[u8]) -> Result<()> {
+        let stat = self.look(name)?;
+        self.entry(name, &stat)
     }
 
     fn look(&self, name: &[u8]) -> Result<Stat> {
@@ -170,7 +181,7 @@ impl<W: Write> Packer<'_, W> {
             if count == 0 {
                 return Err(self.tree.changed(name, "shrank"));
             }
-            self.write(&piece[..count])?;
+            self.output.write(&piece[..count])?;
             self.piece = piece;
             left -= count as u64;
         }
@@ -181,11 +192,11 @@ impl<W: Write> Packer<'_, W> {
         if after.st_mtime != stat.st_mtime || after.st_mtime_nsec != stat.st_mtime_nsec {
             return Err(self.tree.changed(name, "was written to"));
         }
-        self.pad()
+        self.output.pad()
     }
 
     fn header(&mut self, name: &[u8], mut fields: Fields, stat: &Stat) -> Result<()> {
-        fields.mode = stat.st_mode & 0o7777;
+        fields.mode = self.options.mode_of(stat);
         fields.owner = self.options.owners.owner(stat.st_uid, stat.st_gid)?;
         fields.seconds = self.options.epoch.map_or(stat.st_mtime, |epoch| stat.st_mtime.min(epoch));
         if fields.kind != EntryType::Link {
@@ -196,33 +207,15 @@ impl<W: Write> Packer<'_, W> {
                 self.skip(&self.tree.join(name), what, "its name cannot be stored");
             }
         }
-        self.put(fields)
+        self.output.put(fields)
     }
 
     fn whiteout(&mut self, path: Vec<u8>) -> Result<()> {
-        self.put(Fields::new(EntryType::Regular, path))
-    }
-
-    fn put(&mut self, fields: Fields) -> Result<()> {
-        self.entries += 1;
-        self.write(&fields.blocks()?)
+        self.output.put(Fields::new(EntryType::Regular, path))
     }
 
     fn skip(&mut self, path: &[u8], what: SkippedPart, reason: &str) {
         self.skipped.push(Skipped { path: to_path(path), what, reason: reason.to_owned() });
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-        Ok(self.writer.write_all(bytes)?)
-    }
-
-    /// Fills the last block up.
-    fn pad(&mut self) -> Result<()> {
-        let missing = self.size.next_multiple_of(BLOCK as u64) - self.size;
-        let missing = usize::try_from(missing).expect("a block is small");
-        self.write(&[0; BLOCK][..missing])
     }
 }
 
