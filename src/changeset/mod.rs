@@ -148,6 +148,7 @@ pub(crate) use tape::invalid;
 pub(crate) use whiteout::LINKS;
 pub(crate) use whiteout::check_stored;
 pub(crate) use whiteout::clean;
+pub(crate) use whiteout::hiding;
 pub(crate) use whiteout::join;
 pub(crate) use whiteout::split;
 

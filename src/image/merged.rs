@@ -35,6 +35,8 @@ pub(super) struct File {
 pub(super) struct Node {
     pub(super) kind: Kind,
     pub(super) attributes: Attributes,
+    /// The entry that says what it is: of which layer, from 0, and which of its entries, from 1. None if no layer does.
+    pub(super) origin: Option<(usize, u64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -74,7 +76,8 @@ pub(super) struct Merged {
 impl Merged {
     /// A root with nothing in it, that no layer describes.
     pub(super) fn new(limits: Limits) -> Merged {
-        let root = Node { kind: Kind::Directory(Directory::default()), attributes: Attributes::implied() };
+        let root =
+            Node { kind: Kind::Directory(Directory::default()), attributes: Attributes::implied(), origin: None };
         Merged { nodes: vec![root], limits }
     }
 
@@ -97,6 +100,7 @@ impl Merged {
             }
             EntryKind::Directory if path.is_empty() => {
                 self.nodes[ROOT].attributes = Attributes::of(entry);
+                self.nodes[ROOT].origin = Some((layer, number));
                 Ok(())
             }
             _ if path.is_empty() => invalid("the root is no directory"),
@@ -107,6 +111,9 @@ impl Merged {
                     EntryKind::HardLink { target } => self.target(target.as_os_str().as_bytes())?,
                     _ => self.add(kind_of(layer, number, entry)?, Attributes::of(entry)),
                 };
+                if !matches!(kind, EntryKind::HardLink { .. }) {
+                    self.nodes[node].origin = Some((layer, number));
+                }
                 self.insert(parent, name, Name { node, layer: Some(layer) })
             }
         }
@@ -155,7 +162,7 @@ impl Merged {
     }
 
     fn add(&mut self, kind: Kind, attributes: Attributes) -> usize {
-        self.nodes.push(Node { kind, attributes });
+        self.nodes.push(Node { kind, attributes, origin: None });
         self.nodes.len() - 1
     }
 
@@ -261,6 +268,7 @@ impl Merged {
                 _ => {
                     let node = self.add_directory(walk.here(), &name, Attributes::implied());
                     self.insert(walk.here(), &name, Name { node, layer: None })?;
+                    self.look_again(&walk.way);
                     walk.way.push(node);
                 }
             }
@@ -277,10 +285,25 @@ impl Merged {
             return;
         }
         if self.is_occupied(found.node) {
-            self.nodes[found.node].attributes = Attributes::implied();
+            self.imply(found.node);
         } else if let Kind::Directory(directory) = &mut self.nodes[parent].kind {
             directory.children.remove(name);
         }
+    }
+
+    /// There is something in these directories that no layer gave: what hides what lower layers have hides it too.
+    fn look_again(&mut self, way: &[usize]) {
+        for node in way {
+            if let Kind::Directory(directory) = &mut self.nodes[*node].kind {
+                directory.hidden = None;
+            }
+        }
+    }
+
+    /// Makes a directory one that no layer describes.
+    fn imply(&mut self, node: usize) {
+        self.nodes[node].attributes = Attributes::implied();
+        self.nodes[node].origin = None;
     }
 
     /// Hides what layers below `layer` have in a directory (L4), the deepest first.
@@ -299,7 +322,7 @@ impl Merged {
             let mut children = std::mem::take(&mut directory.children);
             children.retain(|_, name| name.layer == Some(layer) || self.is_occupied(name.node));
             for name in children.values().filter(|name| name.layer != Some(layer)) {
-                self.nodes[name.node].attributes = Attributes::implied();
+                self.imply(name.node);
             }
             if let Kind::Directory(directory) = &mut self.nodes[node].kind {
                 directory.children = children;

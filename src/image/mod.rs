@@ -40,7 +40,9 @@ mod layer;
 mod merged;
 mod rebase;
 mod record;
+mod squash;
 mod stack;
+mod standing;
 mod unpack;
 mod unpacked;
 
@@ -68,6 +70,8 @@ pub use entries::ImageEntries;
 pub use entries::LayerEntries;
 pub use history::Step;
 pub use layer::Layer;
+pub use squash::Squash;
+pub(crate) use standing::Standing;
 pub(crate) use unpacked::UnpackedLayers;
 pub(crate) use unpacked::folder_of;
 

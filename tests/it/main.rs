@@ -16,6 +16,7 @@ mod hostile;
 mod image_diff;
 mod images;
 mod layers;
+mod made;
 mod model;
 mod names;
 mod platforms;

@@ -18,7 +18,7 @@ const MAX_NUMBER: u64 = (1 << 33) - 1;
 const EXTENSION_NAME: &[u8] = b"././@PaxHeader";
 
 /// What an entry is to say.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fields {
     pub(crate) kind: EntryType,
     /// Clean; a directory's ends with `/`.
