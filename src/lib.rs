@@ -90,6 +90,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod archive;
+pub mod builder;
 pub mod changeset;
 pub mod checkout;
 pub mod compression;
@@ -114,6 +115,7 @@ pub mod testing;
 pub mod transfer;
 mod verify;
 
+pub use builder::ImageBuilder;
 pub use checkout::Checkout;
 pub use compression::Compression;
 pub use descriptor::Descriptor;

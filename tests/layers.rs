@@ -15,6 +15,7 @@ const FLOORS: [&[&str]; 10] = [
     &["changeset", "store", "registry"],
     &["image"],
     &["transfer", "archive", "checkout"],
+    &["builder"],
     &["testing"],
 ];
 const ROOF: &[&str] = &["lib", "guide"];

@@ -9,6 +9,7 @@ use super::intake::Intake;
 
 use crate::changeset::Entries;
 use crate::changeset::Limits;
+use crate::compression::Compression;
 use crate::descriptor::Descriptor;
 use crate::digest::Algorithm;
 use crate::digest::Hasher;
@@ -116,28 +117,33 @@ impl<R: Read> Import<R> {
             if let Some(time) = self.created {
                 draft.set_created(time)?;
             }
-            let layer = self.layer(store)?;
+            let (layer, _) = take_layer(&mut self.tarball, store, self.limits, &self.cancel)?;
             draft.push(&step, Some(&layer))?;
             Ok(draft.finish()?.descriptor())
         };
         import().context(|| "import a tarball")
     }
+}
 
-    /// Takes the tarball in, as it is.
-    fn layer(&mut self, store: &Store) -> Result<NewLayer> {
-        let mut writer = store.writer(Algorithm::Sha256)?;
-        let tee = Tee { reader: &mut self.tarball, writer: &mut writer };
-        let intake = Intake::new(tee, self.limits, &self.cancel)?;
-        let media_type = intake.compression().oci_layer();
-        let mut hashed = Hashed { inner: intake, hasher: Hasher::new(Algorithm::Sha256), size: 0 };
-        let mut entries = Entries::new(io::BufReader::with_capacity(64 << 10, &mut hashed), self.limits);
-        while entries.advance()? {}
-        drop(entries);
-        let (diff_id, size) = (hashed.hasher.finish(), hashed.size);
-        drop(hashed.inner);
-        store.keep_size(diff_id, size);
-        Ok(NewLayer { blob: writer.commit(media_type)?, diff_id })
-    }
+/// Takes a tarball in as a layer, as it is. All its entries are read.
+pub(crate) fn take_layer(
+    mut tarball: impl Read,
+    store: &Store,
+    limits: Limits,
+    cancel: &Cancel,
+) -> Result<(NewLayer, Compression)> {
+    let mut writer = store.writer(Algorithm::Sha256)?;
+    let tee = Tee { reader: &mut tarball, writer: &mut writer };
+    let intake = Intake::new(tee, limits, cancel)?;
+    let compression = intake.compression();
+    let mut hashed = Hashed { inner: intake, hasher: Hasher::new(Algorithm::Sha256), size: 0 };
+    let mut entries = Entries::new(io::BufReader::with_capacity(64 << 10, &mut hashed), limits);
+    while entries.advance()? {}
+    drop(entries);
+    let (diff_id, size) = (hashed.hasher.finish(), hashed.size);
+    drop(hashed.inner);
+    store.keep_size(diff_id, size);
+    Ok((NewLayer { blob: writer.commit(compression.oci_layer())?, diff_id }, compression))
 }
 
 impl<R> fmt::Debug for Import<R> {

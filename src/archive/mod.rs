@@ -48,6 +48,7 @@ use crate::store::Name;
 use crate::store::Store;
 
 pub use import::Import;
+pub(crate) use import::take_layer;
 pub use load::Load;
 pub use plan::Loaded;
 pub use plan::LoadedImage;

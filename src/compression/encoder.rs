@@ -45,6 +45,12 @@ impl EncoderOptions {
         self.compression
     }
 
+    /// What decides on the bytes that come out, as text.
+    pub(crate) fn key(&self) -> String {
+        let level = self.level.map_or_else(|| "default".to_owned(), |level| level.to_string());
+        format!("{} {level}", self.compression)
+    }
+
     /// How much effort is made: for gzip 0 to 9, by default 6; for zstd 1 to 22, by default 3.
     #[must_use = "the options are returned"]
     pub fn level(self, level: i32) -> Self {

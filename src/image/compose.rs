@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use crate::changeset::Packed;
+use crate::changeset::Skipped;
 use crate::compression::Compression;
 use crate::compression::EncoderOptions;
 use crate::descriptor::Descriptor;
@@ -14,6 +15,8 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::image::Image;
 use crate::image::Layer;
+use crate::image::Onto;
+use crate::image::Standing;
 use crate::manifest::ConfigEdit;
 use crate::manifest::History;
 use crate::manifest::Object;
@@ -160,7 +163,26 @@ impl Draft {
         Ok((NewLayer { blob, diff_id: packed.diff_id }, packed))
     }
 
-    pub(super) fn is_docker(&self) -> bool {
+    /// Takes a new layer of what is put on what stands. There is none where nothing changes. Says too the
+    /// digest of what came.
+    pub(crate) fn lay(
+        &self,
+        how: &EncoderOptions,
+        standing: &Standing,
+        seconds: i64,
+        put: impl FnOnce(&mut Onto<'_, &mut dyn Write>) -> Result<Vec<Skipped>>,
+    ) -> Result<(Option<NewLayer>, Digest)> {
+        let mut encoder = how.encode(self.store.writer(Algorithm::Sha256)?)?;
+        let mut onto = Onto::new(standing, &mut encoder as &mut dyn Write, seconds);
+        let skipped = put(&mut onto)?;
+        let (packed, came) = onto.finish(skipped)?;
+        let Some(packed) = packed else { return Ok((None, came)) };
+        let blob = encoder.finish()?.commit(self.layer_type(how.compression()))?;
+        self.store.keep_size(packed.diff_id, packed.size);
+        Ok((Some(NewLayer { blob, diff_id: packed.diff_id }), came))
+    }
+
+    pub(crate) fn is_docker(&self) -> bool {
         self.manifest_type.is_docker()
     }
 

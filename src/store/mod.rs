@@ -35,6 +35,7 @@ mod ingest;
 mod layout;
 mod names;
 mod roots;
+mod steps;
 mod tags;
 mod trees;
 
@@ -55,6 +56,7 @@ pub use ingest::BlobWriter;
 pub(crate) use ingest::Parked;
 pub use names::Name;
 pub(crate) use roots::oci_twin;
+pub(crate) use steps::StepRecord;
 pub(crate) use tags::entries_of;
 pub(crate) use tags::layout_entries;
 

@@ -35,7 +35,7 @@ pub enum Owners {
 
 impl Owners {
     /// The owner inside of what is `uid`'s and `gid`'s in the tree.
-    pub(super) fn owner(&self, uid: u32, gid: u32) -> Result<(u32, u32)> {
+    pub(crate) fn owner(&self, uid: u32, gid: u32) -> Result<(u32, u32)> {
         let unmapped = |what, id| Error::invalid_input(format!("{what} {id} lies outside of the map of ids"));
         match self {
             Owners::AsTheyAre => Ok((uid, gid)),
@@ -62,9 +62,9 @@ impl Owners {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct PackOptions {
-    pub(super) owners: Owners,
+    pub(crate) owners: Owners,
     pub(super) mode: Option<u32>,
-    pub(super) epoch: Option<i64>,
+    pub(crate) epoch: Option<i64>,
     pub(super) cancel: Cancel,
 }
 
