@@ -3,6 +3,7 @@
 mod archive;
 mod blame;
 mod breakouts;
+mod builder;
 mod checkout;
 mod conformance;
 mod diff;
