@@ -40,13 +40,16 @@
 //!
 //! # What it does not do
 //!
-//! It reads no Dockerfiles, and runs nothing.
+//! It reads no Dockerfiles, and runs nothing itself: [`run`](ImageBuilder::run) gives you a working copy to run it in.
 
 mod files;
 mod index;
+mod run;
+mod settings;
 mod step;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -66,8 +69,9 @@ use crate::platform::Platform;
 use crate::store::Store;
 pub use files::Files;
 pub use index::IndexBuilder;
+use run::Run;
+use settings::Settings;
 use step::Outcome;
-use step::Settings;
 use step::Site;
 use step::Step;
 
@@ -75,9 +79,9 @@ use step::Step;
 /// [`build`](ImageBuilder::build).
 #[derive(Clone, Debug)]
 #[must_use = "nothing is made before `build`"]
-pub struct ImageBuilder {
+pub struct ImageBuilder<'a> {
     base: Base,
-    steps: Vec<Step>,
+    steps: Vec<Step<'a>>,
     /// What is said of the image and is no step.
     said: ConfigEdit,
     annotations: Vec<(String, String)>,
@@ -116,20 +120,20 @@ pub struct BuiltStep {
     pub skipped: Vec<Skipped>,
 }
 
-impl ImageBuilder {
+impl<'a> ImageBuilder<'a> {
     /// On nothing: an image with OCI's media types.
-    pub fn from_scratch(store: &Store, platform: &Platform) -> ImageBuilder {
+    pub fn from_scratch(store: &Store, platform: &Platform) -> ImageBuilder<'a> {
         ImageBuilder::on(Base::Scratch(store.clone(), platform.clone()))
     }
 
     /// On another image, in its store. Media types are its own, and what nobody changes stays to the byte.
-    pub fn from_image(image: &Image) -> ImageBuilder {
+    pub fn from_image(image: &Image) -> ImageBuilder<'a> {
         ImageBuilder::on(Base::Image(image.clone()))
     }
 
-    fn on(base: Base) -> ImageBuilder {
+    fn on(base: Base) -> ImageBuilder<'a> {
         let how = EncoderOptions::new(Compression::Gzip);
-        let settings = Settings { how, epoch: None, uses_cache: true, cancel: Cancel::new() };
+        let settings = Settings { how, epoch: None, uses_cache: true, work_dir: None, cancel: Cancel::new() };
         let (said, annotations) = (ConfigEdit::new(), Vec::new());
         ImageBuilder { base, steps: Vec::new(), said, annotations, created: None, settings }
     }
@@ -154,85 +158,123 @@ impl ImageBuilder {
     /// # assert!(builder.build()?.image.read_file("etc/app/app.conf").is_ok());
     /// # Ok::<(), layercake::Error>(())
     /// ```
-    pub fn copy(self, files: impl Into<Files>, to: impl AsRef<Path>) -> ImageBuilder {
+    pub fn copy(self, files: impl Into<Files>, to: impl AsRef<Path>) -> ImageBuilder<'a> {
         self.step(Step::Copy(files.into(), to.as_ref().to_owned()))
     }
 
     /// Takes away what has a path, with all that is in it. What lower layers have of it stays in them.
-    pub fn remove(self, path: impl AsRef<Path>) -> ImageBuilder {
+    pub fn remove(self, path: impl AsRef<Path>) -> ImageBuilder<'a> {
         self.step(Step::Remove(path.as_ref().to_owned()))
     }
 
     /// Adds a layer of what is in a directory, as it is: what it has takes the place of what the image has, by the rules
     /// of layers. All is root's.
-    pub fn layer_from_dir(self, directory: impl AsRef<Path>) -> ImageBuilder {
+    pub fn layer_from_dir(self, directory: impl AsRef<Path>) -> ImageBuilder<'a> {
         self.step(Step::LayerFromDir(directory.as_ref().to_owned()))
     }
 
     /// Adds a tar as a layer, as it is, whiteouts included. It may be compressed, with gzip or zstd.
-    pub fn layer_from_tar(self, tar: impl AsRef<Path>) -> ImageBuilder {
+    pub fn layer_from_tar(self, tar: impl AsRef<Path>) -> ImageBuilder<'a> {
         self.step(Step::LayerFromTar(tar.as_ref().to_owned()))
     }
 
+    /// Adds a layer of what `change` changes in a working copy, whose root it is given: by running a program there, in a
+    /// sandbox of the caller's. [`work_dir`](ImageBuilder::work_dir) says where working copies are made.
+    ///
+    /// What it does is known by `command` alone: on the same layers and configuration, the same command is taken to do
+    /// the same, and is not run again. Files that it writes are of the time when it does, unless
+    /// [`epoch`](ImageBuilder::epoch) ends that.
+    ///
+    /// ```no_run
+    /// # fn example(image: layercake::Image) -> layercake::Result<()> {
+    /// use layercake::ImageBuilder;
+    ///
+    /// let built = ImageBuilder::from_image(&image)
+    ///     .work_dir("/var/tmp")
+    ///     .run("ldconfig", |root| {
+    ///         let status = std::process::Command::new("chroot").arg(root).arg("ldconfig").status()?;
+    ///         if status.success() { Ok(()) } else { Err(std::io::Error::other(status.to_string())) }
+    ///     })
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run(
+        self,
+        command: &str,
+        change: impl Fn(&Path) -> std::io::Result<()> + Send + Sync + 'a,
+    ) -> ImageBuilder<'a> {
+        self.step(Step::Run(Run { command: command.to_owned(), is_cached: true, change: Arc::new(change) }))
+    }
+
+    /// The same, each time anew: for commands that do not always do the same.
+    pub fn run_always(
+        self,
+        command: &str,
+        change: impl Fn(&Path) -> std::io::Result<()> + Send + Sync + 'a,
+    ) -> ImageBuilder<'a> {
+        self.step(Step::Run(Run { command: command.to_owned(), is_cached: false, change: Arc::new(change) }))
+    }
+
     /// Changes the configuration, as one step.
-    pub fn config(self, config: ConfigEdit) -> ImageBuilder {
+    pub fn config(self, config: ConfigEdit) -> ImageBuilder<'a> {
         self.step(Step::Config(config))
     }
 
     /// Sets an environment variable, in the place of one of the same name.
-    pub fn env(self, name: &str, value: &str) -> ImageBuilder {
+    pub fn env(self, name: &str, value: &str) -> ImageBuilder<'a> {
         self.config(ConfigEdit::new().env(name, value))
     }
 
     /// Sets the program to run, and its first arguments.
-    pub fn entrypoint(self, entrypoint: impl IntoIterator<Item = impl Into<String>>) -> ImageBuilder {
+    pub fn entrypoint(self, entrypoint: impl IntoIterator<Item = impl Into<String>>) -> ImageBuilder<'a> {
         self.config(ConfigEdit::new().entrypoint(entrypoint))
     }
 
     /// Sets further arguments; the whole command where there is no entrypoint.
-    pub fn cmd(self, cmd: impl IntoIterator<Item = impl Into<String>>) -> ImageBuilder {
+    pub fn cmd(self, cmd: impl IntoIterator<Item = impl Into<String>>) -> ImageBuilder<'a> {
         self.config(ConfigEdit::new().cmd(cmd))
     }
 
     /// Sets a note of the configuration.
-    pub fn label(self, name: &str, value: &str) -> ImageBuilder {
+    pub fn label(self, name: &str, value: &str) -> ImageBuilder<'a> {
         self.config(ConfigEdit::new().label(name, value))
     }
 
     /// Sets the user to run as: `user`, `uid`, `user:group` and so on.
-    pub fn user(self, user: &str) -> ImageBuilder {
+    pub fn user(self, user: &str) -> ImageBuilder<'a> {
         self.config(ConfigEdit::new().user(user))
     }
 
     /// Sets the directory to run in.
-    pub fn working_dir(self, path: &str) -> ImageBuilder {
+    pub fn working_dir(self, path: &str) -> ImageBuilder<'a> {
         self.config(ConfigEdit::new().working_dir(path))
     }
 
     /// Adds a port that the program listens on: `port/tcp`, `port/udp`, or `port`, which is tcp.
-    pub fn exposed_port(self, port: &str) -> ImageBuilder {
+    pub fn exposed_port(self, port: &str) -> ImageBuilder<'a> {
         self.config(ConfigEdit::new().exposed_port(port))
     }
 
     /// Adds a directory that holds data of the container's own.
-    pub fn volume(self, path: &str) -> ImageBuilder {
+    pub fn volume(self, path: &str) -> ImageBuilder<'a> {
         self.config(ConfigEdit::new().volume(path))
     }
 
     /// Sets who made the image.
-    pub fn author(self, author: &str) -> ImageBuilder {
+    pub fn author(self, author: &str) -> ImageBuilder<'a> {
         let said = self.said.and(ConfigEdit::new().author(author));
         ImageBuilder { said, ..self }
     }
 
     /// Sets what the image runs on, where that is not what its base runs on.
-    pub fn platform(self, platform: &Platform) -> ImageBuilder {
+    pub fn platform(self, platform: &Platform) -> ImageBuilder<'a> {
         let said = self.said.and(ConfigEdit::new().platform(platform));
         ImageBuilder { said, ..self }
     }
 
     /// Sets a note of the manifest.
-    pub fn annotation(mut self, name: &str, value: &str) -> ImageBuilder {
+    pub fn annotation(mut self, name: &str, value: &str) -> ImageBuilder<'a> {
         self.annotations.push((name.to_owned(), value.to_owned()));
         self
     }
@@ -240,36 +282,43 @@ impl ImageBuilder {
     /// When the image and its steps were made. Unless this is called, it does not say, or says what its base says: the
     /// clock is not asked. Files that are newer become as old as this, unless [`epoch`](ImageBuilder::epoch) says
     /// otherwise.
-    pub fn created(self, time: SystemTime) -> ImageBuilder {
+    pub fn created(self, time: SystemTime) -> ImageBuilder<'a> {
         ImageBuilder { created: Some(time), ..self }
     }
 
     /// Files that were changed after this second since 1970 become of this second, as with programs that obey
     /// `SOURCE_DATE_EPOCH`; the variable itself is not read. Bytes and directories that are made on the way are of it.
-    pub fn epoch(mut self, seconds: i64) -> ImageBuilder {
+    pub fn epoch(mut self, seconds: i64) -> ImageBuilder<'a> {
         self.settings.epoch = Some(seconds);
         self
     }
 
     /// How layers are compressed: with gzip unless this is called.
-    pub fn compression(mut self, how: EncoderOptions) -> ImageBuilder {
+    pub fn compression(mut self, how: EncoderOptions) -> ImageBuilder<'a> {
         self.settings.how = how;
         self
     }
 
     /// Takes all steps, whether they were done before or not.
-    pub fn without_cache(mut self) -> ImageBuilder {
+    pub fn without_cache(mut self) -> ImageBuilder<'a> {
         self.settings.uses_cache = false;
         self
     }
 
+    /// A directory for working copies, for [`run`](ImageBuilder::run): best on the store's file system, and not in the
+    /// store. They are gone when their step ends; what a killed process leaves there is a [`Checkout`](crate::Checkout).
+    pub fn work_dir(mut self, directory: impl AsRef<Path>) -> ImageBuilder<'a> {
+        self.settings.work_dir = Some(directory.as_ref().to_owned());
+        self
+    }
+
     /// A switch that ends the work.
-    pub fn cancel(mut self, cancel: &Cancel) -> ImageBuilder {
+    pub fn cancel(mut self, cancel: &Cancel) -> ImageBuilder<'a> {
         self.settings.cancel = cancel.clone();
         self
     }
 
-    fn step(mut self, step: Step) -> ImageBuilder {
+    fn step(mut self, step: Step<'a>) -> ImageBuilder<'a> {
         self.steps.push(step);
         self
     }
@@ -285,7 +334,7 @@ impl ImageBuilder {
     ///   out silently.
     /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): a file and a directory have one path, two things
     ///   go to one path, or no layer can have a name, because it starts with `.wh.`; a variable's name is empty or has
-    ///   a `=`; a time is not one of the years -9999 to 9999.
+    ///   a `=`; a time is not one of the years -9999 to 9999; there is no directory for working copies.
     /// * [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): what is to be removed is not there; or a layer of the base
     ///   is not.
     /// * [`ErrorKind::InvalidLayer`](crate::ErrorKind::InvalidLayer),
@@ -294,6 +343,8 @@ impl ImageBuilder {
     /// * [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): the switch was thrown.
     /// * [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly),
     ///   [`ErrorKind::StorageFull`](crate::ErrorKind::StorageFull): the store cannot be written.
+    /// * Those of [`Image::checkout_with`], of the change, and of
+    ///   [`Checkout::commit_with`](crate::Checkout::commit_with), where something is run.
     pub fn build(&self) -> Result<Built> {
         self.built().context(|| "build an image")
     }
@@ -322,7 +373,7 @@ impl ImageBuilder {
         Ok(Built { image: site.draft.finish()?, steps })
     }
 
-    fn take(&self, step: &Step, site: &mut Site<'_>) -> Result<BuiltStep> {
+    fn take(&self, step: &Step<'_>, site: &mut Site<'_>) -> Result<BuiltStep> {
         let Outcome { text, layer, is_cached, skipped } = step.run(site)?;
         let history = History { created_by: Some(text.clone()), ..History::at(self.created)? };
         site.draft.push(&history, layer.as_ref())?;

@@ -11,6 +11,8 @@ use serde_json::json;
 
 use super::files::Files;
 use super::files::Found;
+use super::run::Run;
+use super::settings::Settings;
 use crate::archive::take_layer;
 use crate::changeset::Limits;
 use crate::changeset::Owners;
@@ -18,16 +20,17 @@ use crate::changeset::PackOptions;
 use crate::changeset::Skipped;
 use crate::changeset::TarWriter;
 use crate::changeset::clean;
+use crate::changeset::join;
 use crate::changeset::pack_tree_to;
-use crate::compression::EncoderOptions;
 use crate::digest::Algorithm;
 use crate::digest::Digest;
 use crate::digest::Hasher;
 use crate::error::Error;
 use crate::error::Result;
-use crate::event::Cancel;
+use crate::error::printable;
 use crate::image::Draft;
 use crate::image::NewLayer;
+use crate::image::Onto;
 use crate::image::Standing;
 use crate::manifest::ConfigEdit;
 use crate::store::StepRecord;
@@ -37,21 +40,13 @@ const KEY_VERSION: &str = "layercake step 1";
 const PIECE: usize = 128 << 10;
 
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(super) enum Step<'a> {
     Config(ConfigEdit),
     Copy(Files, PathBuf),
     Remove(PathBuf),
     LayerFromDir(PathBuf),
     LayerFromTar(PathBuf),
-}
-
-/// What holds for all steps.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) how: EncoderOptions,
-    pub(super) epoch: Option<i64>,
-    pub(super) uses_cache: bool,
-    pub(super) cancel: Cancel,
+    Run(Run<'a>),
 }
 
 /// What came of a step.
@@ -71,7 +66,7 @@ pub(super) struct Site<'a> {
     pub(super) standing: Standing,
 }
 
-impl Step {
+impl Step<'_> {
     /// What it is to do, for messages. It names paths of this machine, which no image does.
     pub(super) fn describe(&self) -> String {
         match self {
@@ -80,6 +75,7 @@ impl Step {
             Step::Remove(path) => format!("remove {}", path.display()),
             Step::LayerFromDir(path) => format!("layer from {}", path.display()),
             Step::LayerFromTar(path) => format!("layer from {}", path.display()),
+            Step::Run(run) => format!("run {}", printable(&run.command, 200)),
         }
     }
 
@@ -94,6 +90,7 @@ impl Step {
             Step::Remove(path) => site.remove(path),
             Step::LayerFromDir(path) => site.layer_from_dir(path),
             Step::LayerFromTar(path) => site.layer_from_tar(path),
+            Step::Run(run) => site.run(run),
         }
     }
 }
@@ -197,6 +194,14 @@ impl Site<'_> {
         Ok(Outcome { text, layer, is_cached, skipped: Vec::new() })
     }
 
+    fn run(&mut self, run: &Run<'_>) -> Result<Outcome> {
+        let inputs = json!([self.draft.chain_id(), self.draft.config_digest()?, run.command, self.settings.epoch]);
+        let key = self.key("run", inputs);
+        let make = |site: &mut Self| run.layer(&site.draft, site.settings);
+        let (layer, is_cached) = if run.is_cached { self.cached(key, make)? } else { (make(self)?, false) };
+        Ok(Outcome { text: run.command.clone(), layer, is_cached, skipped: Vec::new() })
+    }
+
     /// What a step is called in the cache: all that decides on its layer.
     fn key(&self, kind: &str, inputs: Value) -> Digest {
         let how = self.settings.how.key();
@@ -225,7 +230,7 @@ impl Site<'_> {
     fn lay(
         &mut self,
         expected: Digest,
-        put: impl FnOnce(&mut crate::image::Onto<'_, &mut dyn io::Write>) -> Result<Vec<Skipped>>,
+        put: impl FnOnce(&mut Onto<'_, &mut dyn io::Write>) -> Result<Vec<Skipped>>,
     ) -> Result<Option<NewLayer>> {
         for layer in self.draft.opened()?.iter().skip(self.standing.layers()) {
             self.standing.add(layer, &self.settings.cancel)?;
@@ -245,7 +250,7 @@ fn destination(files: &Files, found: &Found, to: &Path) -> Result<Vec<u8>> {
         return Ok(path);
     }
     let name = files.name().ok_or_else(|| Error::invalid_input(format!("{files} have no name in {}", to.display())))?;
-    Ok(crate::changeset::join(&path, name.as_bytes()))
+    Ok(join(&path, name.as_bytes()))
 }
 
 fn changed<T>() -> Result<T> {

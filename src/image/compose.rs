@@ -118,6 +118,11 @@ impl Draft {
         })
     }
 
+    /// The digest of what is said so far, but for the steps and layers.
+    pub(crate) fn config_digest(&self) -> Result<Digest> {
+        Ok(Digest::sha256(&self.config.to_bytes()?))
+    }
+
     /// Its layers, which must be in the store.
     pub(crate) fn opened(&self) -> Result<Vec<Layer>> {
         let open = |Stacked { layer, .. }: &Stacked| Layer::open(&self.store, &layer.blob, layer.diff_id);

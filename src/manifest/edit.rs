@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 
@@ -35,7 +34,7 @@ pub struct ConfigEdit {
     changes: Vec<Change>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Change {
     /// Of a field of the document.
     Document(&'static str, Value),
@@ -147,11 +146,6 @@ impl ConfigEdit {
     fn with(mut self, change: Change) -> ConfigEdit {
         self.changes.push(change);
         self
-    }
-
-    /// The changes as text: what is equal is equal here.
-    pub(crate) fn key(&self) -> String {
-        json!(self.changes).to_string()
     }
 
     /// The changes as the lines of a Dockerfile that would make them, where there are such.

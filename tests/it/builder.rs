@@ -5,6 +5,8 @@ mod form;
 mod hostile;
 mod index;
 mod interop;
+mod program;
+mod run;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +30,7 @@ use crate::support::failure;
 use crate::support::tape::Item;
 use crate::support::tape::tar;
 
-fn scratch_builder(store: &Store) -> ImageBuilder {
+fn scratch_builder<'a>(store: &Store) -> ImageBuilder<'a> {
     ImageBuilder::from_scratch(store, &Platform::new("linux", "amd64"))
 }
 
@@ -84,7 +86,7 @@ fn text(image: &Image, path: &str) -> String {
 }
 
 #[track_caller]
-fn refused(builder: ImageBuilder) -> Error {
+fn refused(builder: ImageBuilder<'_>) -> Error {
     let error = failure(builder.build());
     assert_kind!(error, ErrorKind::InvalidInput(_));
     error

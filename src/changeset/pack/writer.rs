@@ -35,11 +35,6 @@ impl<W: Write> TarWriter<W> {
         TarWriter { writer, hasher: Hasher::new(Algorithm::Sha256), size: 0, entries: 0 }
     }
 
-    /// How many entries there are.
-    pub(crate) fn entries(&self) -> u64 {
-        self.entries
-    }
-
     /// How many bytes there are.
     pub(crate) fn size(&self) -> u64 {
         self.size

@@ -15,7 +15,7 @@ use crate::support::blob_path;
 use crate::support::contents;
 
 /// A build with a step of each kind.
-fn builder(store: &Store, scratch: &Scratch) -> ImageBuilder {
+fn builder<'a>(store: &Store, scratch: &Scratch) -> ImageBuilder<'a> {
     let created = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     scratch_builder(store)
         .created(created)
@@ -85,7 +85,7 @@ fn what_changed_is_done_again() {
     assert_ne!(second.image.digest(), first.image.digest());
     assert_eq!(text(&second.image, "srv/file"), "two");
 
-    let same = |builder: ImageBuilder| cached(&builder.build().unwrap())[0];
+    let same = |builder: ImageBuilder<'_>| cached(&builder.build().unwrap())[0];
     let copy = |to: &str| scratch_builder(&store).epoch(1).copy(&file, to);
     assert!(!same(copy("/a")) && same(copy("/a")));
     assert!(!same(copy("/b")));
