@@ -10,6 +10,9 @@
 //! ([`Image::read_file`]), to say what changed from one image to another ([`Image::diff`]), or which layers touched a
 //! path ([`Image::blame`], [`Image::history_of`]): the layers are stacked in memory, without contents.
 //!
+//! Images never change; new ones are made of them. [`Image::edit`] says other things of the same layers, by an [`Edit`];
+//! [`Image::squash`] makes one layer of several, by a [`Squash`]; [`Image::rebase`] puts the upper ones on another base.
+//!
 //! An image is opened by what a store calls it. Where that is an index, one platform is chosen: the one asked for,
 //! or the host's.
 //!

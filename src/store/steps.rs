@@ -47,10 +47,10 @@ impl Store {
     }
 
     fn write_step(&self, key: Digest, record: &StepRecord) -> Result<()> {
-        let steps = self.steps_dir()?;
+        // Called as blobs are that are being written, so that whoever clears those away clears away what a crash left.
         let aside = format!("new-{:016x}", fastrand::u64(..));
         let content = serde_json::to_vec(record).map_err(std::io::Error::from)?;
-        atomic::replace(&steps, &aside, &steps, &name_of(key), &content, self.durability)
+        atomic::replace(&self.partial_dir()?, &aside, &self.steps_dir()?, &name_of(key), &content, self.durability)
     }
 
     fn steps_dir(&self) -> Result<Dir> {

@@ -5,6 +5,7 @@ mod form;
 mod hostile;
 mod index;
 mod interop;
+mod laws;
 mod program;
 mod run;
 

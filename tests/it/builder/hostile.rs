@@ -67,7 +67,7 @@ fn what_cannot_be_read_is_an_error() {
     let store = scratch.store("store");
     let tree = scratch.dir("tree");
     write(tree.join("file"), "");
-    fs::set_permissions(tree.join("file"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(tree.join("file"), fs::Permissions::from_mode(0o0)).unwrap();
     assert_kind!(failure(scratch_builder(&store).copy(&tree, "/").build()), ErrorKind::Io { .. });
 }
 

@@ -24,7 +24,7 @@ fn a_name_leads_to_the_image_of_each_platform() {
     assert_eq!(builder.write(&store).unwrap(), root);
     store.tag(&name("example.com/app:1"), &root).unwrap();
     for text in platforms {
-        let image = store.image_for(&name("example.com/app:1"), &platform(text)).unwrap();
+        let image = store.image_for(name("example.com/app:1"), &platform(text)).unwrap();
         assert_eq!(super::text(&image, "platform"), text);
     }
     let index = Index::parse(store.read(&root).unwrap()).unwrap();

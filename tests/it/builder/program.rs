@@ -43,7 +43,7 @@ fn the_mask_does_not_show() {
         command.args(["--created", "1000000000", "--platform", "linux/amd64", "-c", "CMD x", "--to", "/srv"]);
         let lines = lines(command.arg(&tree).arg("example.com/a:1"));
         let store = Store::open(&store).unwrap();
-        let image = store.image(&name("example.com/a:1")).unwrap();
+        let image = store.image(name("example.com/a:1")).unwrap();
         assert_eq!(lines.last().unwrap(), &image.id().to_string());
         assert_eq!(
             topmost(&image),
@@ -68,7 +68,7 @@ fn it_builds_on_an_image() {
         run(command.env("SOURCE_DATE_EPOCH", "5").args(arguments).arg(&tree).arg("new:1"))
     };
     build(&[]).ok();
-    let image = store.image(&name("new:1")).unwrap();
+    let image = store.image(name("new:1")).unwrap();
     assert_eq!((topmost(&image), image.layers().unwrap().len()), (vec!["f 644 0:0 5".to_owned()], 4));
     assert_eq!(image.config().unwrap().architecture(), "arm64");
     let failed = build(&["--to", "/etc/motd"]);

@@ -57,5 +57,5 @@ fn a_command_that_fails_fails_the_build() {
     assert_eq!(fs::read_dir(&work).unwrap().count(), 0);
     let built = builder.run("make", |_| Ok(())).build().unwrap();
     assert_eq!((built.steps[0].is_cached, &built.steps[0].layer), (false, &None));
-    refused(ImageBuilder::from_image(&image).run("make", |_| Ok(())));
+    refused(ImageBuilder::from_image(&image).run("make again", |_| Ok(())));
 }
