@@ -154,3 +154,43 @@ fn steps_before_one_that_fails_are_kept() {
     assert!(error.to_string().starts_with("build an image: step 2 of 2: copy "), "{error}");
     assert_eq!(cached(&builder.build().unwrap()), [true]);
 }
+
+/// What changes between being hashed and being packed fails its step, and never stands under another content's key.
+#[test]
+fn a_record_is_never_another_contents() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let tree = scratch.dir("tree");
+    let file = tree.join("file");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let is_set = |over: bool| {
+        if over {
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed)
+        }
+        is_over.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    write(&file, "one");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_set(false) {
+                for content in ["one", "two"] {
+                    fs::write(&file, content).unwrap();
+                }
+            }
+        });
+        for to in 0..300 {
+            let _ = scratch_builder(&store).epoch(0).copy(&tree, format!("/{}", to % 10)).build();
+            let _ = scratch_builder(&store).epoch(0).layer_from_dir(&tree).build();
+        }
+        is_set(true);
+    });
+    for content in ["one", "two"] {
+        write(&file, content);
+        for to in 0..10 {
+            let built = scratch_builder(&store).epoch(0).copy(&tree, format!("/{to}")).build().unwrap();
+            assert_eq!(text(&built.image, &format!("{to}/file")), content);
+        }
+        let built = scratch_builder(&store).epoch(0).layer_from_dir(&tree).build().unwrap();
+        assert_eq!(text(&built.image, "file"), content);
+    }
+}
