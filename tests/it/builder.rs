@@ -149,6 +149,17 @@ fn one_thing_goes_where_it_is_told() {
     assert_eq!(kept[..], [format!("a 644 {uid}:{gid} 3")]);
 }
 
+/// A directory that is missing is made, be there something to put into it or not.
+#[test]
+fn an_empty_tree_makes_its_directory() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let empty = scratch.dir("empty");
+    let built = ImageBuilder::from_image(&usual_base(&store)).epoch(3).copy(&empty, "/lib/new/dir").build().unwrap();
+    let expected = ["usr/ 755 0:0 0", "usr/lib/ 750 7:8 5", "usr/lib/new/ 755 0:0 3", "usr/lib/new/dir/ 755 0:0 3"];
+    assert_eq!(topmost(&built.image), expected);
+}
+
 /// Directories may be searched by whoever may read them.
 #[test]
 fn modes_are_for_files_and_directories() {
