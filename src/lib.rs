@@ -49,6 +49,7 @@
 //! **To be changed.** [`Image::checkout`] makes a working copy, a [`Checkout`], which says [what
 //! changed](Checkout::changes) and makes [an image of it](Checkout::commit). A [`manifest::ConfigEdit`] changes what an
 //! image runs.
+//!
 //! **New ones.** An [`ImageBuilder`] makes an image in steps: the same steps make the same image anywhere, and what was
 //! done before is not done again. [`Image::edit`], [`Image::squash`] and [`Image::rebase`] make an image of another one.
 //!
@@ -86,8 +87,6 @@
 //!
 //! It runs nothing, and mounts nothing but the overlays of working copies. It reads no configuration files and no
 //! environment variables unless it is told to.
-//! It runs nothing, and mounts nothing. It reads no configuration files and no environment variables unless it is
-//! told to. It does not, yet: delete a store's blobs.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
