@@ -230,8 +230,8 @@ impl Draft {
     fn write_config(&mut self) -> Result<()> {
         let diff_ids: Vec<Digest> = self.layers.iter().map(|stacked| stacked.layer.diff_id).collect();
         let mut rootfs: Object = self.config.get("rootfs")?.unwrap_or_default();
-        rootfs.set("type", &"layers")?;
         rootfs.set("diff_ids", &diff_ids)?;
+        rootfs.set("type", &"layers")?;
         self.config.set("rootfs", &rootfs)?;
         self.config.set("history", &self.history)?;
         let written = self.store.write(self.config_type.clone(), &self.config.to_bytes()?)?;

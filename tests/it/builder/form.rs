@@ -67,7 +67,7 @@ fn golden_digests() {
             let gzip = built(&scratch, tree, EncoderOptions::new(Compression::Gzip).threads(threads));
             assert_eq!(
                 gzip.digest().to_string(),
-                "sha256:5532725afa2b6f7f4bd2a968d069dd144dfabe4bb9d929445c787920bd5a2074"
+                "sha256:d80cf750f00d2f863c80f4ae1f76d93f4efdf65118ac80da81fb14621e4690d1"
             );
             ids.push(gzip.id());
         }
@@ -76,7 +76,7 @@ fn golden_digests() {
             let zstd = built(&scratch, tree, EncoderOptions::new(Compression::Zstd));
             assert_eq!(
                 zstd.digest().to_string(),
-                "sha256:6dbf97391a458f27df7a6d1c1b32a383f4249a721a38e124fac70595b8707993"
+                "sha256:b51b4a62bcbe397b8df67b9f3e72b7bbb60512e4c7ffd40406a5f31d462b31ef"
             );
             ids.push(zstd.id());
         }

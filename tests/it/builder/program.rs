@@ -21,7 +21,7 @@ fn it_builds_something_and_says_what_was_cached() {
     assert_eq!(first.len(), 5);
     assert!(first[0].starts_with("step 1 of 4: COPY file:") && first[0].ends_with(" in /usr/bin/cake"), "{first:?}");
     assert_eq!(first[2..4], ["step 3 of 4: ENV PATH=/usr/bin:/bin", "step 4 of 4: CMD [\"/usr/bin/cake\"]"]);
-    assert_eq!(first[4], "sha256:b703a23b550e39a144dbd987b302ffb08817fbdc90af159587d3a0dbdfcfde1e");
+    assert_eq!(first[4], "sha256:2e4417395683492d7e0d7e389749a1aae1a7c3ceef82ba39f69fe5d25485d32a");
     let cached = |line: &String| if line.contains("COPY") { format!("{line} (cached)") } else { line.clone() };
     assert_eq!(second, first.iter().map(cached).collect::<Vec<_>>());
 }
