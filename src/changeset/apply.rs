@@ -150,6 +150,11 @@ impl<'a> Applier<'a> {
             self.report.entries += 1;
             tell(&self.report);
         }
+        self.end()
+    }
+
+    /// Ends a layer; also one that is not there, of an image without layers.
+    pub(crate) fn end(&mut self) -> Result<()> {
         let root = self.ground.parent(b"")?;
         self.ground.clear_away(&root, LINKS)?;
         self.ground.end_layer()?;

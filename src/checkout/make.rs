@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::BASE;
@@ -107,9 +108,11 @@ impl<'a> Making<'a> {
         options: &'a CheckoutOptions<'a>,
     ) -> Result<Making<'a>> {
         let dir = Dir::open(&aside.hidden_path())?;
-        for name in [ROOT, BASE] {
-            dir.make_dir(name)?;
-        }
+        dir.make_dir(ROOT)?;
+        // Of an image without layers it is the root, and that is so whatever this process's mask is.
+        let (base, _) = dir.make_dir(BASE)?;
+        rustix::fs::fchmod(&base, Mode::from_raw_mode(0o755))
+            .map_err(|error| Error::io("set the mode of", base.path(), error.into()))?;
         let here = dir.real_path()?;
         Ok(Making { image, options, layers, namespace, aside, here, dir })
     }

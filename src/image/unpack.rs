@@ -113,6 +113,9 @@ fn flat(aside: &Aside, target: &Path, layers: &[Layer], tars: &mut Tars, options
     for (n, layer) in layers.iter().enumerate() {
         apply(&mut applier, n, layers.len(), layer, tars, options)?;
     }
+    if layers.is_empty() {
+        applier.end()?;
+    }
     Ok(applier.into_report())
 }
 

@@ -203,9 +203,15 @@ fn from_nothing() {
     let scratch = Scratch::new();
     let store = scratch.store("store");
     let image = store.image_at(&Fixture::new(platform("linux/amd64")).write(&store).unwrap()).unwrap();
+    let owners = CheckoutOptions::new();
+    let unpack = layercake::changeset::Options::new().ownership(layercake::changeset::Ownership::CurrentUser);
+    let _ = image.unpack_with(scratch.path("rootfs"), &unpack).unwrap();
+    let root = fs::metadata(scratch.path("rootfs")).unwrap();
+    assert_eq!((root.mode() & 0o7777, root.mtime()), (0o755, 0), "what a root is that no layer describes");
     for mode in modes() {
-        let work = checkout(&image, &scratch.path("work"), mode);
+        let work = image.checkout_with(scratch.path("work"), &owners.clone().mode(mode)).unwrap();
         assert_eq!(fs::read_dir(work.root()).unwrap().count(), 0);
+        assert_eq!(fs::metadata(work.root()).unwrap().mode() & 0o7777, 0o755);
         fs::write(work.root().join("hello"), "hello\n").unwrap();
         let child = work.commit("first").unwrap();
         assert_eq!(child.layers().unwrap().len(), 1);
