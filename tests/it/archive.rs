@@ -3,7 +3,7 @@
 mod forms;
 mod hostile;
 mod import;
-mod interop;
+pub mod interop;
 mod programs;
 
 use std::io;

@@ -19,13 +19,13 @@ use crate::support::tools::run;
 use crate::support::tree;
 
 /// Of everything something.
-fn everything() -> Fixture {
+pub fn everything() -> Fixture {
     let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let base = [
         Item::dir("bin").mtime(7),
         Item::file("bin/su", "su").mode(0o4755).owner(1, 2).mtime(11),
         Item::file("bin/ping", "ping").xattr("security.capability", capability).mtime(12),
-        Item::hard_link("bin/ping6", "bin/ping"),
+        Item::hard_link("bin/ping6", "bin/ping").mtime(12),
         Item::symlink("sbin", "bin").owner(5, 6).mtime(13),
         Item::symlink("up", "/../../etc"),
         Item::dir("tmp").mode(0o1777).mtime(14),
@@ -52,7 +52,7 @@ fn everything() -> Fixture {
 
 /// Compares what we unpack of a layout with what umoci does.
 #[track_caller]
-fn assert_like_umoci(scratch: &Scratch, layout: &str, image: &str) {
+pub fn assert_like_umoci(scratch: &Scratch, layout: &str, image: &str) {
     let (ours, theirs) = (scratch.path("ours"), scratch.path("theirs"));
     run(example("unpack").args(["--store", layout, "--strict", image]).arg(&ours)).ok();
     run(Command::new("umoci").args(["unpack", "--image", &format!("{layout}:{image}")]).arg(&theirs)).ok();

@@ -1,5 +1,6 @@
 //! Real registries and other tools, where they are installed.
 
+mod making;
 pub mod pushing;
 
 use std::fs;

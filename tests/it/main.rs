@@ -39,6 +39,8 @@ mod crash;
 #[cfg(feature = "registry")]
 mod credentials;
 #[cfg(feature = "registry")]
+mod demo;
+#[cfg(feature = "registry")]
 mod discovery;
 #[cfg(feature = "registry")]
 mod helpers;

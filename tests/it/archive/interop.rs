@@ -17,7 +17,7 @@ fn write(path: &Path, content: &[u8]) -> String {
 }
 
 /// The id by which skopeo knows an image: the digest of the configuration's bytes.
-fn id_of(image: &str) -> Digest {
+pub fn id_of(image: &str) -> Digest {
     Digest::sha256(skopeo(&["inspect", "--config", "--raw", image]).trim_end_matches('\n').as_bytes())
 }
 

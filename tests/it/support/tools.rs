@@ -67,6 +67,23 @@ pub fn is_root() -> bool {
     root
 }
 
+/// A busybox that needs no libraries, so that it runs in any tree; under `LAYERCAKE_INTEROP=1` there must be one.
+pub fn static_busybox() -> Option<PathBuf> {
+    let found = find("busybox").filter(|path| !is_dynamic(&std::fs::read(path).expect("a program can be read")));
+    let needed = std::env::var_os("LAYERCAKE_INTEROP").is_some_and(|set| set == "1");
+    assert!(found.is_some() || !needed, "missing: a static busybox");
+    found
+}
+
+/// Whether the kernel starts an interpreter for it (elf(5), `PT_INTERP`).
+fn is_dynamic(elf: &[u8]) -> bool {
+    let number = |at: usize, length: usize| {
+        elf.get(at..at + length).map_or(0, |bytes| bytes.iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte)))
+    };
+    let (start, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    (0..count).any(|n| number(start + n * size, 4) == 3)
+}
+
 fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
