@@ -78,7 +78,7 @@
 //! # What it does not do
 //!
 //! It runs nothing, and mounts nothing. It reads no configuration files and no environment variables unless it is
-//! told to. It does not, yet: build or commit images, or delete a store's blobs.
+//! told to. It does not, yet: build or commit images.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -159,6 +159,7 @@ impl<R: Read> Import<R> {
     pub fn to(mut self, store: &Store) -> Result<Descriptor> {
         let mut import = || {
             self.check()?;
+            let store = &store.leased()?;
             let created = self.created.map(text_of).transpose()?;
             let (layer, diff_id, size) = self.layer(store)?;
             store.keep_size(diff_id, size);

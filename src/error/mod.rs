@@ -24,6 +24,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use crate::digest::Digest;
 use crate::digest::ParseDigestError;
@@ -83,6 +84,8 @@ pub enum ErrorKind {
         path: PathBuf,
         /// How long this process waited.
         waited: Duration,
+        /// Who has it, if that is known.
+        holder: Option<Holder>,
     },
 
     /// A directory is no OCI image layout (image-spec, image-layout.md).
@@ -98,6 +101,15 @@ pub enum ErrorKind {
         path: PathBuf,
         /// The version found.
         found: String,
+    },
+    /// A name does not mean what a change of it was to depend on: somebody else was faster.
+    NameMoved {
+        /// The name.
+        name: String,
+        /// What it was to mean; none for nothing.
+        expected: Option<Digest>,
+        /// What it means; none for nothing.
+        found: Option<Digest>,
     },
     /// Something is not there: a name, a blob, an image.
     NotFound {
@@ -225,6 +237,26 @@ pub enum ErrorKind {
     },
     /// The caller cancelled.
     Cancelled,
+}
+
+/// Who holds a lock.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The process.
+    pub pid: u32,
+    /// Since when it has the lock, by the clock.
+    pub since: SystemTime,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}", self.pid)?;
+        match jiff::Timestamp::try_from(self.since) {
+            Ok(since) => write!(f, " since {since:.0}"),
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 /// A registry's own words for an error (distribution-spec, "Error Codes").

@@ -79,6 +79,11 @@ impl<'a> Index<'a> {
         })
     }
 
+    /// All entries, views among them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entry<'a>> {
+        self.entries.iter()
+    }
+
     /// The entry of this name.
     pub(super) fn find(&self, name: &str) -> Option<&Entry<'a>> {
         self.entries.iter().find(|entry| matches!(&entry.role, Role::Root(Some(found)) if found == name))
@@ -131,6 +136,15 @@ impl<'a> Index<'a> {
 impl Entry<'_> {
     pub(super) fn descriptor(&self) -> Result<Descriptor> {
         serde_json::from_str(self.raw.get()).map_err(|error| Error::invalid_document(INDEX, error))
+    }
+
+    /// What it is called, or is what other tools see of.
+    pub(super) fn name(&self) -> Option<&str> {
+        match &self.role {
+            Role::Root(name) => name.as_deref(),
+            Role::Lost(_) => None,
+            Role::View(name) => Some(name),
+        }
     }
 
     fn is_called(&self, name: &str) -> bool {

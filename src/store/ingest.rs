@@ -202,8 +202,13 @@ impl BlobWriter {
         let blobs = self.store.blobs_dir(self.algorithm)?;
         let name = promise.digest.hex().to_string();
         if self.store.contains(promise)? && holds(&blobs, &name, promise) {
-            self.keep = false;
-            return self.store.settle(promise);
+            match self.store.settle(promise) {
+                Err(error) if error.is_not_found() => {}
+                done => {
+                    self.keep = false;
+                    return done;
+                }
+            }
         }
         self.put_in_place(promise)
     }
@@ -211,6 +216,7 @@ impl BlobWriter {
     fn put_in_place(&mut self, promise: &Descriptor) -> Result<()> {
         let blobs = self.store.blobs_dir(self.algorithm)?;
         let name = promise.digest.hex().to_string();
+        self.store.pin(promise)?;
         self.check_file()?;
         if let Err(error) = self.store.durability.sync_file(&self.file, &self.dir) {
             // After a failed sync nobody knows what of the file is on the disk, and the next sync would not say
@@ -264,10 +270,11 @@ impl BlobWriter {
     }
 
     /// Closes the file, which stays aside: for whoever has more blobs in hand than files can be open.
-    pub(crate) fn park(mut self) -> Parked {
+    pub(crate) fn park(mut self) -> Result<Parked> {
+        self.store.pin_partial(&self.name)?;
         self.published = true;
         let name = std::mem::take(&mut self.name);
-        Parked { store: self.store.clone(), name, digest: self.digest(), size: self.written }
+        Ok(Parked { store: self.store.clone(), name, digest: self.digest(), size: self.written })
     }
 }
 
@@ -286,8 +293,8 @@ impl Read for Written<'_> {
     }
 }
 
-/// A blob that is whole, aside and closed; it is removed when this is dropped. Nobody holds its lock: whoever clears
-/// up may take it for left behind, and then it cannot be taken up again.
+/// A blob that is whole, aside and closed; it is removed when this is dropped. Nobody holds its lock, and only a lease
+/// tells that it was not left behind: without one, it may be gone when it is taken up again.
 #[derive(Debug)]
 #[must_use = "what is not committed is not in the store"]
 pub(crate) struct Parked {
@@ -345,7 +352,7 @@ impl Drop for BlobWriter {
 }
 
 /// Whether the open file is still the one that has this name.
-fn is_in(dir: &Dir, name: &str, file: &File) -> Result<bool> {
+pub(super) fn is_in(dir: &Dir, name: &str, file: &File) -> Result<bool> {
     let open = rustix::fs::fstat(file).map_err(|error| Error::io("read", &dir.path().join(name), error.into()))?;
     let there = dir.stat(name)?;
     Ok(there.is_some_and(|stat| stat.st_ino == open.st_ino && stat.st_dev == open.st_dev))

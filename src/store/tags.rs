@@ -8,8 +8,10 @@ use super::index::INDEX;
 use super::index::Index;
 
 use crate::descriptor::Descriptor;
+use crate::digest::Digest;
 use crate::error::Context;
 use crate::error::Error;
+use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::atomic;
@@ -17,6 +19,34 @@ use crate::reference::ImageReference;
 
 /// The most bytes of `index.json`: some 300,000 names.
 const MAX_INDEX: u64 = 128 << 20;
+
+/// What a name is to mean at the moment in which it is changed.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PreviousValue {
+    /// Whatever it means, or nothing.
+    #[default]
+    Any,
+    /// Nothing: there is no such name.
+    Absent,
+    /// The image or index of this digest.
+    Is(Digest),
+}
+
+impl PreviousValue {
+    fn check(self, name: &str, index: &Index<'_>) -> Result<()> {
+        let expected = match self {
+            PreviousValue::Any => return Ok(()),
+            PreviousValue::Absent => None,
+            PreviousValue::Is(digest) => Some(digest),
+        };
+        let found = index.find(name).map(Entry::descriptor).transpose()?.map(|found| found.digest);
+        if found == expected {
+            return Ok(());
+        }
+        Err(ErrorKind::NameMoved { name: name.to_owned(), expected, found }.into())
+    }
+}
 
 impl Store {
     /// All entries of the layout: what they are called, and the image or index that they lead to, in the layout's
@@ -76,13 +106,41 @@ impl Store {
     ///   [`ErrorKind::Io`](crate::ErrorKind::Io): the operating system refuses.
     /// * Those of [`entries`](Store::entries), also if there would be too many.
     pub fn tag(&self, reference: &ImageReference, root: &Descriptor) -> Result<Option<Descriptor>> {
+        self.tag_if(reference, root, PreviousValue::Any)
+    }
+
+    /// The same, if the name means at that moment what is expected. Nobody can change it in between.
+    ///
+    /// ```
+    /// use layercake::store::PreviousValue;
+    /// use layercake::{ErrorKind, ImageReference, MediaType, Store};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("store"))?;
+    /// # let [old, new] = [store.write(MediaType::OCTET_STREAM, b"1")?, store.write(MediaType::OCTET_STREAM, b"2")?];
+    /// let name: ImageReference = "example.com/app:1".parse()?;
+    /// store.tag_if(&name, &old, PreviousValue::Absent)?;
+    /// store.tag_if(&name, &new, PreviousValue::Is(old.digest))?;
+    /// let late = store.tag_if(&name, &old, PreviousValue::Is(old.digest)).unwrap_err();
+    /// assert!(matches!(late.kind(), ErrorKind::NameMoved { found: Some(found), .. } if *found == new.digest));
+    /// # Ok::<(), layercake::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NameMoved`](crate::ErrorKind::NameMoved) if it means something else; those of
+    /// [`tag`](Store::tag).
+    pub fn tag_if(
+        &self,
+        reference: &ImageReference,
+        root: &Descriptor,
+        expected: PreviousValue,
+    ) -> Result<Option<Descriptor>> {
         let tag = || {
             if reference.digest().is_some_and(|digest| digest != root.digest) {
                 return Err(Error::invalid_input(format!("the name's digest is not {}", root.digest)));
             }
-            if !self.contains(root)? {
-                return Err(Error::not_found(format!("blob {}", root.digest)));
-            }
+            self.require(root)?;
             let name = reference.exact().to_string();
             self.settle(root)?;
             let entries = match self.view(root)? {
@@ -93,6 +151,11 @@ impl Store {
                 None => vec![Entry::plain(&name, root)?],
             };
             self.change(|index| {
+                expected.check(&name, index)?;
+                // Collected meanwhile, if nobody leads to it. From here on it is not: `gc` wants this lock too.
+                for entry in &entries {
+                    self.require(&entry.descriptor()?)?;
+                }
                 let before = index.find(&name).and_then(|entry| entry.descriptor().ok());
                 index.put(&name, entries);
                 Ok(before)
@@ -108,6 +171,16 @@ impl Store {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is no such name; else those of
     /// [`tag`](Store::tag).
     pub fn untag(&self, name: impl Into<Name>) -> Result<Descriptor> {
+        self.untag_if(name, PreviousValue::Any)
+    }
+
+    /// The same, if the name means at that moment what is expected.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NameMoved`](crate::ErrorKind::NameMoved) if it means something else; those of
+    /// [`untag`](Store::untag).
+    pub fn untag_if(&self, name: impl Into<Name>, expected: PreviousValue) -> Result<Descriptor> {
         let name = name.into();
         let untag = || {
             let spelling = match &name {
@@ -117,6 +190,7 @@ impl Store {
             };
             let missing = || Error::not_found(format!("image {name}"));
             self.change(|index| {
+                expected.check(&spelling, index)?;
                 let before = index.find(&spelling).ok_or_else(missing)?.descriptor()?;
                 index.remove(&spelling);
                 Ok(before)
@@ -125,7 +199,11 @@ impl Store {
         untag().context(|| format!("untag {name}"))
     }
 
-    fn read_index(&self) -> Result<String> {
+    fn require(&self, blob: &Descriptor) -> Result<()> {
+        if self.contains(blob)? { Ok(()) } else { Err(Error::not_found(format!("blob {}", blob.digest))) }
+    }
+
+    pub(super) fn read_index(&self) -> Result<String> {
         let bytes = self.dir().read(INDEX, Limit::LayoutSize, MAX_INDEX)?;
         String::from_utf8(bytes).map_err(|error| Error::invalid_document(INDEX, error))
     }

@@ -80,7 +80,7 @@ impl sealed::Source for (&Store, &Name) {
 
 impl sealed::Source for &Image {
     fn open(&self) -> Result<Origin> {
-        Ok(Origin::image(self))
+        Origin::image(self)
     }
 }
 
@@ -94,7 +94,7 @@ impl sealed::Target for (&Registry, &ImageReference) {
 impl sealed::Target for (&Store, &ImageReference) {
     fn open(&self) -> Result<Destination> {
         let (store, reference) = self;
-        Ok(Destination::Store((*store).clone(), (*reference).clone()))
+        Ok(Destination::Store(store.leased()?, (*reference).clone()))
     }
 }
 

@@ -57,12 +57,12 @@ impl Origin {
         Origin::Registry(repository, reference.or_latest().identifier())
     }
 
-    pub(super) fn image(image: &Image) -> Origin {
-        Origin::Store(image.store().clone(), Box::new(image.descriptor()))
+    pub(super) fn image(image: &Image) -> Result<Origin> {
+        Ok(Origin::Store(image.store().held()?, Box::new(image.descriptor())))
     }
 
     pub(super) fn store(store: &Store, name: &Name) -> Result<Origin> {
-        Ok(Origin::Store(store.clone(), Box::new(store.resolve(name)?)))
+        Ok(Origin::Store(store.held()?, Box::new(store.resolve(name)?)))
     }
 
     pub(super) fn root(&self, watch: &Watch<'_>) -> Result<Root> {

@@ -139,16 +139,18 @@ impl<'a> Pull<'a> {
     /// The image, if the store has it whole.
     fn present(&self, store: &Store) -> Result<Option<Pulled>> {
         let Some((name, root)) = store.lookup(&Name::from(&self.reference))? else { return Ok(None) };
-        let Some(image) = self.open(store, &root)? else { return Ok(None) };
+        let held = store.held()?;
+        let Some(image) = self.open(&held, &root)? else { return Ok(None) };
         if !image.is_complete()? {
             return Ok(None);
         }
-        match self.rely_on(store, &name, &root, &image) {
+        match self.rely_on(&held, &name, &root, &image) {
             // What cannot be written is there all the same, and is as durable as it ever will be.
             Err(error) if !matches!(error.kind(), ErrorKind::ReadOnly { .. }) => return Err(error),
             _ => {}
         }
         self.observer.event(&Event::Resolved { reference: &self.reference, root: &root });
+        let image = store.assemble(&root, image.manifest().clone())?;
         let reused = Transferred { blobs: 1 + image.manifest().layers().len() as u64, bytes: image.size() };
         Ok(Some(Pulled {
             reference: self.reference.clone(),
@@ -195,7 +197,8 @@ impl<'a> Pull<'a> {
     fn ask(&self, store: &Store) -> Result<Pulled> {
         let repository = self.registry.repository(&self.reference)?;
         let watch = Watch::new(self.observer, self.cancel.clone());
-        let mut run = Run::new(repository, store, watch);
+        let leased = store.leased()?;
+        let mut run = Run::new(repository, &leased, watch);
 
         let before = store.lookup(&Name::from(&self.reference))?;
         let id_before = self.id_before(store, before.as_ref().map(|(_, root)| root))?;

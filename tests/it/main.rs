@@ -8,6 +8,7 @@ mod documents;
 mod examples;
 mod faithful;
 mod fuzz;
+mod gc;
 
 mod history;
 mod hostile;
