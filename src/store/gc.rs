@@ -18,6 +18,7 @@ use super::garbage::Removed;
 use super::garbage::UnpackedPolicy;
 use super::graph::Node;
 use super::ingest::is_in;
+use super::ingest::partial_of;
 use super::lease::Leases;
 use super::mark::Marks;
 use super::names::Name;
@@ -103,9 +104,11 @@ impl Store {
     pub fn remove(&self, name: impl Into<Name>) -> Result<Removed> {
         let name = name.into();
         let remove = || {
+            let mut starts = self.views(&name)?;
             let root = self.untag(&name)?;
+            starts.push(root.clone());
             let mut marks = Marks::new(&self.unleased());
-            marks.reach(&root)?;
+            starts.iter().try_for_each(|start| marks.reach(start))?;
             let only = marks.into_kept();
             let options = GcOptions { only: Some(only), ..GcOptions::new().grace(Duration::ZERO) };
             Ok(Removed { name: name.clone(), root, collected: self.gc_with(&options)? })
@@ -272,14 +275,6 @@ impl<'a> Gc<'a> {
         }
         Ok(())
     }
-}
-
-/// Whether a name is one of unfinished blobs, and of which blob, if that was promised.
-fn partial_of(name: &str) -> Option<Option<Digest>> {
-    if let Some(random) = name.strip_prefix("new-") {
-        return (random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(None);
-    }
-    name.replacen('-', ":", 1).parse().ok().map(Some)
 }
 
 /// Puts what leads to others before what it leads to.

@@ -65,6 +65,11 @@ impl Graph {
         Ok(node)
     }
 
+    /// A document that was read before.
+    pub(super) fn known(&self, digest: Digest) -> Option<&Node> {
+        self.nodes.get(&digest).map(Rc::as_ref)
+    }
+
     /// A blob of which nobody says what it is, if it is a manifest or an index, and what its name says.
     pub(super) fn sniff(&mut self, digest: Digest, size: u64) -> Result<Option<Rc<Node>>> {
         if let Some(node) = self.nodes.get(&digest) {

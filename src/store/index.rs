@@ -147,6 +147,10 @@ impl Entry<'_> {
         }
     }
 
+    pub(super) fn is_view(&self) -> bool {
+        matches!(self.role, Role::View(_))
+    }
+
     fn is_called(&self, name: &str) -> bool {
         match &self.role {
             Role::Root(found) => found.as_deref() == Some(name),

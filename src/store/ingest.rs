@@ -106,6 +106,20 @@ impl Store {
         }
     }
 
+    /// The bytes of unfinished blobs, of those that count: of which blobs they are is known if that was promised.
+    pub(super) fn partial_bytes(&self, counts: impl Fn(Option<Digest>) -> bool) -> Result<u64> {
+        let Some(dir) = self.existing_partial_dir()? else { return Ok(0) };
+        let mut bytes: u64 = 0;
+        for name in dir.names()? {
+            if partial_of(&name).is_some_and(&counts)
+                && let Some(stat) = dir.stat(&name)?
+            {
+                bytes = bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+            }
+        }
+        Ok(bytes)
+    }
+
     fn start(&self, dir: Dir, name: String, file: File, algorithm: Algorithm, keep: bool) -> Result<BlobWriter> {
         let hasher = Hasher::new(algorithm);
         Ok(BlobWriter { store: self.clone(), dir, name, file, hasher, algorithm, written: 0, keep, published: false })
@@ -349,6 +363,14 @@ impl Drop for BlobWriter {
             let _ = self.dir.remove(&self.name);
         }
     }
+}
+
+/// Whether a name is one of unfinished blobs, and of which blob, if that was promised.
+pub(super) fn partial_of(name: &str) -> Option<Option<Digest>> {
+    if let Some(random) = name.strip_prefix("new-") {
+        return (random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(None);
+    }
+    name.replacen('-', ":", 1).parse().ok().map(Some)
 }
 
 /// Whether the open file is still the one that has this name.

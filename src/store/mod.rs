@@ -6,6 +6,7 @@
 //! * [`BlobReader`] reads a blob, and reports its end only after size and digest held.
 //! * [`BlobWriter`] takes a blob in; nobody sees it before [`commit_as`](BlobWriter::commit_as) found it whole.
 //! * [`GcOptions`] says what is spared when garbage is collected, [`Collected`] what was not.
+//! * [`Usage`] says where the bytes are, [`ImageUsage`] what one image has and shares.
 //! * [`Durability`] is what is promised of power cuts.
 //!
 //! ```
@@ -46,6 +47,7 @@ mod names;
 mod roots;
 mod tags;
 mod unpacked;
+mod usage;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -73,6 +75,8 @@ pub(crate) use roots::oci_twin;
 pub use tags::PreviousValue;
 pub(crate) use tags::entries_of;
 pub(crate) use tags::layout_entries;
+pub use usage::ImageUsage;
+pub use usage::Usage;
 
 /// How long a change of names waits for other processes that change names.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);

@@ -183,11 +183,7 @@ impl Store {
     pub fn untag_if(&self, name: impl Into<Name>, expected: PreviousValue) -> Result<Descriptor> {
         let name = name.into();
         let untag = || {
-            let spelling = match &name {
-                Name::Reference(reference) => reference.exact().to_string(),
-                Name::Verbatim(text) => text.clone(),
-                Name::Unnamed => return Err(Error::invalid_input("an entry without a name has none to take away")),
-            };
+            let spelling = spelling_of(&name)?;
             let missing = || Error::not_found(format!("image {name}"));
             self.change(|index| {
                 expected.check(&spelling, index)?;
@@ -197,6 +193,14 @@ impl Store {
             })
         };
         untag().context(|| format!("untag {name}"))
+    }
+
+    /// What other tools see under a name.
+    pub(super) fn views(&self, name: &Name) -> Result<Vec<Descriptor>> {
+        let (text, spelling) = (self.read_index()?, spelling_of(name)?);
+        let index = Index::parse(&text)?;
+        let views = index.all().filter(|entry| entry.is_view() && entry.name() == Some(&spelling));
+        views.map(Entry::descriptor).collect()
     }
 
     fn require(&self, blob: &Descriptor) -> Result<()> {
@@ -250,6 +254,15 @@ pub(crate) fn entries_of(name: &str, root: &Descriptor, view: Option<&Descriptor
         None => vec![Entry::plain(name, root)?],
     };
     entries.iter().map(Entry::descriptor).collect()
+}
+
+/// The text of a name that is to be taken away.
+fn spelling_of(name: &Name) -> Result<String> {
+    match name {
+        Name::Reference(reference) => Ok(reference.exact().to_string()),
+        Name::Verbatim(text) => Ok(text.clone()),
+        Name::Unnamed => Err(Error::invalid_input("an entry without a name has none to take away")),
+    }
 }
 
 /// The texts under which an entry of this name may be found, best first.

@@ -77,15 +77,20 @@ fn chains(store: &Store, configs: &[Descriptor]) -> Result<HashSet<Digest>> {
     let mut chains = HashSet::new();
     let mut seen = HashSet::new();
     for config in configs.iter().filter(|config| seen.insert(config.digest)) {
-        let content = match store.read(config) {
-            Ok(content) => content,
-            Err(error) if error.is_not_found() => continue,
-            Err(error) => return Err(error),
-        };
-        let found = Config::with_digest(content, config.digest).and_then(|config| config.chain_ids());
-        chains.extend(found.unwrap_or_default());
+        chains.extend(chains_of(store, config)?);
     }
     Ok(chains)
+}
+
+/// The chains of one configuration.
+pub(super) fn chains_of(store: &Store, config: &Descriptor) -> Result<Vec<Digest>> {
+    let content = match store.read(config) {
+        Ok(content) => content,
+        Err(error) if error.is_as_good_as_missing() => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let found = Config::with_digest(content, config.digest).and_then(|config| config.chain_ids());
+    Ok(found.unwrap_or_default())
 }
 
 impl Listed {

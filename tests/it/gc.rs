@@ -389,12 +389,13 @@ fn working_copies_keep_their_images() {
     assert!(!copy.record.exists());
 }
 
-fn unpack(store: &Store, chain: Digest) -> std::path::PathBuf {
-    let folder = store.path().join("layercake/unpacked/preserve");
+/// An unpacked layer of so many bytes, as its record says.
+pub fn unpack(store: &Store, owners: &str, chain: Digest, bytes: u64) -> std::path::PathBuf {
+    let folder = store.path().join("layercake/unpacked").join(owners);
     let tree = folder.join(chain.hex().to_string());
     fs::create_dir_all(tree.join("etc")).unwrap();
     fs::write(tree.join("etc/motd"), "hello\n").unwrap();
-    let record = json!({ "diffId": chain, "chainId": chain, "entries": 2, "bytes": 6 });
+    let record = json!({ "diffId": chain, "chainId": chain, "entries": 2, "bytes": bytes });
     fs::write(folder.join(format!("{}.json", chain.hex())), record.to_string()).unwrap();
     tree
 }
@@ -406,15 +407,15 @@ fn unpacked_layers_go_when_nobody_uses_them() {
     let store = scratch.store("store");
     let root = two_layers().tag(&store, &name("app")).unwrap();
     let chains = store.image_at(&root).unwrap().config().unwrap().chain_ids().unwrap();
-    let trees = [unpack(&store, chains[0]), unpack(&store, chains[1])];
+    let trees = [unpack(&store, "preserve", chains[0], 6), unpack(&store, "preserve", chains[1], 6)];
     let [foreign, used, locked] = ["foreign", "used", "locked"].map(|text| Digest::sha256(text.as_bytes()));
-    let others = [foreign, used, locked].map(|chain| unpack(&store, chain));
+    let others = [foreign, used, locked].map(|chain| unpack(&store, "preserve", chain, 6));
     let _copy = Copy::new(&store, &scratch.path("work"), &root, &[used]);
     let record = fs::File::open(others[2].with_extension("json")).unwrap();
     record.lock_shared().unwrap();
-    let unfinished = unpack(&store, Digest::sha256(b"unfinished"));
+    let unfinished = unpack(&store, "preserve", Digest::sha256(b"unfinished"), 6);
     fs::remove_file(unfinished.with_extension("json")).unwrap();
-    let making = unpack(&store, Digest::sha256(b"being made"));
+    let making = unpack(&store, "preserve", Digest::sha256(b"being made"), 6);
     fs::remove_file(making.with_extension("json")).unwrap();
     let maker = fs::File::create(making.with_extension("lock")).unwrap();
     maker.lock().unwrap();

@@ -21,6 +21,7 @@ mod store;
 mod support;
 mod tags;
 mod unpack;
+mod usage;
 
 #[cfg(feature = "registry")]
 mod auth;
