@@ -171,6 +171,19 @@ impl Dir {
         }
     }
 
+    /// Gives the file `name` one more name, `new`, in the directory `to`.
+    pub(crate) fn link(&self, name: &str, to: &Dir, new: &str) -> Result<()> {
+        rustix::fs::linkat(&self.fd, name, &to.fd, new, AtFlags::empty())
+            .map_err(|e| write_error(&to.path.join(new), e))
+    }
+
+    /// Sets the permissions of the file or directory `name`, which is no link.
+    pub(crate) fn set_mode(&self, name: &str, mode: u32) -> Result<()> {
+        let fd = rustix::fs::openat(&self.fd, name, FILE | OFlags::RDONLY, Mode::empty())
+            .map_err(|e| read_error(&self.path.join(name), e))?;
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).map_err(|e| write_error(&self.path.join(name), e))
+    }
+
     /// Sets the time of `name` to now. What belongs to somebody else keeps its time.
     pub(crate) fn touch(&self, name: &str) -> Result<()> {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };

@@ -73,7 +73,7 @@ impl Store {
     ///   [`ErrorKind::SizeMismatch`](crate::ErrorKind::SizeMismatch),
     ///   [`ErrorKind::InvalidDocument`](crate::ErrorKind::InvalidDocument): a document that a name or a working copy
     ///   leads to, `index.json`, or a record cannot be read. Nobody knows what it leads to, so nothing is deleted.
-    ///   Fetch it again, or take the name away.
+    ///   [Repair](Store::repair) it, or take the name away.
     /// * [`ErrorKind::Locked`](crate::ErrorKind::Locked), [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly),
     ///   [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
     pub fn gc_with(&self, options: &GcOptions) -> Result<Collected> {

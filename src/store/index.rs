@@ -108,6 +108,22 @@ impl<'a> Index<'a> {
         }
     }
 
+    /// An index without entries.
+    pub(super) fn empty() -> Index<'static> {
+        Index { fields: BTreeMap::new(), entries: Vec::new() }
+    }
+
+    /// Adds a root without a name.
+    pub(super) fn push_unnamed(&mut self, root: &Descriptor) -> Result<()> {
+        self.entries.push(Entry::new(root, &[], Role::Root(None))?);
+        Ok(())
+    }
+
+    /// Keeps the entries of which this is true.
+    pub(super) fn retain(&mut self, keep: impl FnMut(&Entry<'a>) -> bool) {
+        self.entries.retain(keep);
+    }
+
     pub(super) fn to_json(&self) -> String {
         let length: usize = self.entries.iter().map(|entry| entry.raw.get().len() + 1).sum();
         let mut json = String::with_capacity(length + 512);

@@ -28,6 +28,7 @@ pub(super) const BLOBS: &str = "blobs";
 pub(super) const OURS: &str = "layercake";
 const PARTIAL: &str = "partial";
 const LEASES: &str = "leases";
+pub(super) const QUARANTINE: &str = "quarantine";
 pub(super) const FACTS: &str = "facts";
 const LOCK: &str = "lock";
 const VERSION: &str = "version";
@@ -150,6 +151,14 @@ impl Store {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The folder of what was found to be damaged, made if it is missing.
+    pub(super) fn quarantine_dir(&self) -> Result<Dir> {
+        let ours = self.ours()?;
+        let (quarantine, _) = ours.make_dir(QUARANTINE)?;
+        self.durability.sync_dir(&ours)?;
+        Ok(quarantine)
     }
 
     /// The folder of the blobs of one algorithm, made if it is missing.

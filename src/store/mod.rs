@@ -7,6 +7,7 @@
 //! * [`BlobWriter`] takes a blob in; nobody sees it before [`commit_as`](BlobWriter::commit_as) found it whole.
 //! * [`GcOptions`] says what is spared when garbage is collected, [`Collected`] what was not.
 //! * [`Usage`] says where the bytes are, [`ImageUsage`] what one image has and shares.
+//! * [`Problem`] is one thing that is wrong with a store: [`Checked`] lists them, [`Repaired`] what became of them.
 //! * [`Durability`] is what is promised of power cuts.
 //!
 //! ```
@@ -33,17 +34,21 @@
 //! [`Store::remove`] an image. Meanwhile a lease ([`Store::leased`]) keeps what an operation has in hand.
 
 mod blobs;
+mod check;
 mod checkouts;
 mod facts;
 mod garbage;
 mod gc;
 mod graph;
+mod hashing;
 mod index;
 mod ingest;
 mod layout;
 mod lease;
 mod mark;
 mod names;
+mod problem;
+mod repair;
 mod roots;
 mod tags;
 mod unpacked;
@@ -71,6 +76,10 @@ pub use garbage::UnpackedPolicy;
 pub use ingest::BlobWriter;
 pub(crate) use ingest::Parked;
 pub use names::Name;
+pub use problem::CheckOptions;
+pub use problem::Checked;
+pub use problem::Problem;
+pub use repair::Repaired;
 pub(crate) use roots::oci_twin;
 pub use tags::PreviousValue;
 pub(crate) use tags::entries_of;

@@ -18,7 +18,9 @@ use crate::fs::atomic;
 use crate::reference::ImageReference;
 
 /// The most bytes of `index.json`: some 300,000 names.
-const MAX_INDEX: u64 = 128 << 20;
+pub(super) const MAX_INDEX: u64 = 128 << 20;
+/// What `index.json` was before the last change, in the folder of what is ours.
+pub(super) const PREVIOUS_INDEX: &str = "index.json.old";
 
 /// What a name is to mean at the moment in which it is changed.
 #[non_exhaustive]
@@ -226,9 +228,18 @@ impl Store {
             self.settle_names()?;
         } else {
             let ours = self.ours()?;
-            atomic::replace(&ours, "index.json.new", self.dir(), INDEX, content.as_bytes(), self.durability)?;
+            // What names meant before this change, for whoever must repair a damaged one. Without it there is less to
+            // repair it from.
+            let _ = ours.remove(PREVIOUS_INDEX).and_then(|()| self.dir().link(INDEX, &ours, PREVIOUS_INDEX));
+            self.put_index(&content)?;
         }
         Ok(result)
+    }
+
+    /// Replaces `index.json`, under the lock on names.
+    pub(super) fn put_index(&self, content: &str) -> Result<()> {
+        let ours = self.ours()?;
+        atomic::replace(&ours, "index.json.new", self.dir(), INDEX, content.as_bytes(), self.durability)
     }
 
     /// Brings the names that are there to the disk, whoever gave them.

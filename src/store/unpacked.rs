@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use rustix::fs::FileType;
 use serde::Deserialize;
 
 use super::Store;
@@ -37,6 +38,7 @@ const MAX_RECORD: u64 = 1 << 20;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Record {
+    pub(super) chain_id: Digest,
     #[serde(default)]
     pub(super) bytes: u64,
 }
@@ -50,6 +52,25 @@ pub(super) struct Listed {
     hidden: Vec<String>,
 }
 
+/// The folders of unpacked layers, by what they are called.
+pub(super) fn folders(store: &Store) -> Result<Vec<(String, Dir)>> {
+    let Some(unpacked) = store.existing(UNPACKED)? else { return Ok(Vec::new()) };
+    let mut names = unpacked.names()?;
+    names.sort();
+    Ok(names.into_iter().filter_map(|name| Some((name.clone(), unpacked.dir(&name).ok()?))).collect())
+}
+
+/// Whether the tree of a chain is a directory.
+pub(super) fn has_tree(dir: &Dir, chain: Digest) -> Result<bool> {
+    let stat = dir.stat(&chain.hex().to_string())?;
+    Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()))
+}
+
+/// Whether somebody has the lock of a tree.
+pub(super) fn is_being_made(dir: &Dir, chain: Digest) -> bool {
+    dir.file(&format!("{}.lock", chain.hex())).is_ok_and(|file| file.try_lock_shared().is_err())
+}
+
 /// Removes unpacked layers. Returns how many, and how many bytes they had.
 pub(super) fn collect(
     store: &Store,
@@ -57,14 +78,16 @@ pub(super) fn collect(
     configs: &[Descriptor],
     now: SystemTime,
 ) -> Result<(u64, u64)> {
-    let Some(unpacked) = store.existing(UNPACKED)? else { return Ok((0, 0)) };
+    let folders = folders(store)?;
+    if folders.is_empty() {
+        return Ok((0, 0));
+    }
     let named = match options.unpacked {
         UnpackedPolicy::Unnamed => chains(store, configs)?,
         _ => HashSet::new(),
     };
     let mut sum = (0, 0);
-    for owners in unpacked.names()? {
-        let Ok(dir) = unpacked.dir(&owners) else { continue };
+    for (owners, dir) in folders {
         let mut collector = Collector { store, options, now, dir: &dir, owners: &owners };
         let (trees, bytes) = collector.run(&named)?;
         sum = (sum.0 + trees, sum.1 + bytes);
@@ -114,6 +137,25 @@ impl Listed {
 pub(super) fn record(dir: &Dir, chain: Digest) -> Result<Record> {
     let content = dir.read(&format!("{}.json", chain.hex()), Limit::DocumentSize, MAX_RECORD)?;
     serde_json::from_slice(&content).map_err(|error| Error::invalid_document("record of an unpacked layer", error))
+}
+
+/// Removes records without their trees, and trees without a record.
+pub(super) fn mend(store: &Store) -> Result<()> {
+    let options = GcOptions::new();
+    for (owners, dir) in folders(store)? {
+        let collector = Collector { store, options: &options, now: SystemTime::now(), dir: &dir, owners: &owners };
+        let listed = Listed::of(&dir)?;
+        for chain in &listed.records {
+            let is_its_own = record(&dir, *chain).is_ok_and(|record| record.chain_id == *chain);
+            if !is_its_own || !has_tree(&dir, *chain)? {
+                collector.recorded(*chain)?;
+            }
+        }
+        for chain in listed.trees.difference(&listed.records) {
+            collector.unrecorded(*chain)?;
+        }
+    }
+    Ok(())
 }
 
 struct Collector<'a> {

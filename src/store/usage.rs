@@ -12,8 +12,8 @@ use super::index::Index;
 use super::lease::Leases;
 use super::names::Name;
 use super::unpacked::Listed;
-use super::unpacked::UNPACKED;
 use super::unpacked::chains_of;
+use super::unpacked::folders;
 use super::unpacked::record;
 
 use crate::descriptor::Descriptor;
@@ -308,9 +308,7 @@ impl<'a> Counting<'a> {
 /// The unpacked layers, by chain: their folders, and their bytes.
 fn trees(store: &Store) -> Result<HashMap<Digest, Vec<(String, u64)>>> {
     let mut trees: HashMap<Digest, Vec<(String, u64)>> = HashMap::new();
-    let Some(unpacked) = store.existing(UNPACKED)? else { return Ok(trees) };
-    for owners in unpacked.names()? {
-        let Ok(dir) = unpacked.dir(&owners) else { continue };
+    for (owners, dir) in folders(store)? {
         for chain in Listed::of(&dir)?.records {
             let bytes = record(&dir, chain).map_or(0, |record| record.bytes);
             trees.entry(chain).or_default().push((owners.clone(), bytes));

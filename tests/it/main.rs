@@ -2,6 +2,7 @@
 
 mod archive;
 mod breakouts;
+mod check;
 mod conformance;
 mod diff;
 mod documents;
