@@ -357,6 +357,13 @@ impl Error {
         self.is_not_found() || self.is_corrupt() || displaced
     }
 
+    /// Whether the store, or the caller, is the reason, and not whoever was asked for something.
+    #[cfg(feature = "registry")]
+    pub(crate) fn is_of_the_store(&self) -> bool {
+        let is_io = matches!(self.kind(), ErrorKind::Io { .. } | ErrorKind::StorageFull { .. });
+        is_io || matches!(self.kind(), ErrorKind::ReadOnly { .. } | ErrorKind::Locked { .. } | ErrorKind::Cancelled)
+    }
+
     /// An error of the operating system, sorted: full disks and refused writes have kinds of their own.
     pub(crate) fn io(what: &str, path: &Path, source: io::Error) -> Error {
         let source = match Error::unwrap_io(source) {

@@ -6,6 +6,7 @@
 //! * [`Freshness`] is what [`Registry::check`](crate::Registry::check) finds out: whether a pull would bring anything.
 //! * [`Push`] is a push that is being set up; [`Registry::push`](crate::Registry::push) and
 //!   [`Registry::copy`](crate::Registry::copy) make one. [`Copied`] is what happened.
+//! * [`Repair`] is a repair of a store that is being set up; [`Registry::repair`](crate::Registry::repair) makes one.
 //! * [`copy()`] copies from any [`Source`] to any [`Target`]; [`Transfer`] is that, being set up.
 //!
 //! ```
@@ -42,6 +43,7 @@ mod jobs;
 mod pull;
 mod pulled;
 mod push;
+mod repair;
 mod run;
 
 use std::num::NonZeroUsize;
@@ -58,6 +60,7 @@ pub use pulled::PullStatus;
 pub use pulled::Pulled;
 pub use pulled::Transferred;
 pub use push::Push;
+pub use repair::Repair;
 
 /// How many blobs move at once, unless the caller says otherwise.
 const JOBS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");

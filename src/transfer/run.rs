@@ -74,7 +74,7 @@ impl<'a> Run<'a> {
     }
 
     /// The manifest or index that a descriptor promises.
-    fn document(&mut self, descriptor: &Descriptor) -> Result<Root> {
+    pub(super) fn document(&mut self, descriptor: &Descriptor) -> Result<Root> {
         if let Some(root) = self.stored(descriptor)? {
             return Ok(root);
         }
@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
     }
 
     /// Gets a blob into the store. Returns how many bytes came from the registry.
-    fn blob(&self, blob: &Descriptor) -> Result<u64> {
+    pub(super) fn blob(&self, blob: &Descriptor) -> Result<u64> {
         if self.store.contains(blob)? {
             self.store.settle(blob)?;
             self.watch.tell(&Event::Reused { blob });

@@ -45,6 +45,8 @@ mod hosts;
 #[cfg(feature = "registry")]
 mod interop;
 #[cfg(feature = "registry")]
+mod mend;
+#[cfg(feature = "registry")]
 mod pull;
 #[cfg(feature = "registry")]
 mod push;
