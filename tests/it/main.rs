@@ -14,6 +14,7 @@ mod gc;
 mod history;
 mod hostile;
 mod images;
+mod keeping;
 mod layers;
 mod model;
 mod names;
