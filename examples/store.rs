@@ -21,9 +21,9 @@ use layercake::store::Repaired;
 use layercake::store::UnpackedPolicy;
 use lexopt::prelude::*;
 
-const USAGE: &str = "usage: store gc|check|repair|usage [--store DIR] [--dry-run] [--now] [--unpacked]
+const USAGE: &str = "usage: store gc|check|repair|usage [--store DIR] [--dry-run] [--now] [--unpacked] [--room BYTES]
   gc       deletes what no name leads to: --now also what is younger than an hour, --unpacked also unpacked
-           layers of images that have names
+           layers of images that have names; --room also the images that were not used for longest
   check    reads everything, and says what is wrong
   repair   mends it, and fetches what is missing
   usage    says where the bytes are";
@@ -60,6 +60,7 @@ fn parse() -> support::Result<Option<Options>> {
             Long("dry-run") => options.gc = options.gc.dry_run(),
             Long("now") => options.gc = options.gc.grace(Duration::ZERO),
             Long("unpacked") => options.gc = options.gc.unpacked(UnpackedPolicy::Unused),
+            Long("room") => options.gc = options.gc.room(support::text(&mut args)?.parse()?),
             Long("store") => options.common.take("store", &mut args)?,
             Value(command) if options.command.is_none() => options.command = Some(support::argument(command)?),
             other => return Err(other.unexpected().into()),
@@ -70,6 +71,9 @@ fn parse() -> support::Result<Option<Options>> {
 
 fn gc(store: &Store, options: &GcOptions) -> support::Result {
     let collected = store.gc_with(options)?;
+    for name in &collected.untagged {
+        support::print(&format!("Untagged: {}", name.familiar()))?;
+    }
     for digest in &collected.blobs {
         support::print(&format!("Deleted: {digest}"))?;
     }

@@ -68,10 +68,14 @@ pub enum ErrorKind {
         /// The operating system's answer.
         source: io::Error,
     },
-    /// The disk, or the quota on it, is full.
+    /// The disk, or the quota on it, is full; or the store has reached its limit.
     StorageFull {
         /// Where there was no room.
         path: PathBuf,
+        /// How many bytes were needed, if that was known.
+        needed: Option<u64>,
+        /// How many there were, if that is known: on the disk, or below the store's limit.
+        available: Option<u64>,
     },
     /// The store cannot be written: a read-only file system, or no permission.
     ReadOnly {
@@ -364,6 +368,16 @@ impl Error {
         is_io || matches!(self.kind(), ErrorKind::ReadOnly { .. } | ErrorKind::Locked { .. } | ErrorKind::Cancelled)
     }
 
+    /// The same; where there was no room, with how much was needed and how much there was.
+    pub(crate) fn with_room(mut self, needs: u64, has: Option<u64>) -> Error {
+        if let ErrorKind::StorageFull { needed, available, .. } = &mut self.0.kind
+            && needed.is_none()
+        {
+            (*needed, *available) = (Some(needs), has);
+        }
+        self
+    }
+
     /// An error of the operating system, sorted: full disks and refused writes have kinds of their own.
     pub(crate) fn io(what: &str, path: &Path, source: io::Error) -> Error {
         let source = match Error::unwrap_io(source) {
@@ -372,7 +386,9 @@ impl Error {
         };
         let path = path.to_owned();
         Error::from(match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::StorageFull { path },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                ErrorKind::StorageFull { path, needed: None, available: None }
+            }
             io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly { path },
             _ => ErrorKind::Io { what: format!("{what} {}", path.display()), source },
         })

@@ -18,7 +18,11 @@ impl fmt::Display for ErrorKind {
             ErrorKind::InvalidPlatform(error) => error.fmt(f),
             ErrorKind::InvalidInput(reason) => f.write_str(reason),
             ErrorKind::Io { what, source } => write!(f, "{what}: {source}"),
-            ErrorKind::StorageFull { path } => write!(f, "{}: no space left", path.display()),
+            ErrorKind::StorageFull { path, needed, available } => {
+                write!(f, "{}: no space left", path.display())?;
+                needed.map_or(Ok(()), |needed| write!(f, ": {needed} bytes are needed"))?;
+                available.map_or(Ok(()), |available| write!(f, ", {available} are there"))
+            }
             ErrorKind::ReadOnly { path } => write!(f, "{}: cannot be written", path.display()),
             ErrorKind::Locked { path, waited, holder } => {
                 let holder = holder.map_or_else(|| "another process".to_owned(), |holder| holder.to_string());

@@ -280,7 +280,9 @@ impl Image {
 
     /// The same image, whose blobs are not collected before this is dropped, from the moment at which each is asked for.
     pub(crate) fn held(&self) -> Result<Image> {
-        Ok(Image { store: self.store.held()?, parts: Arc::clone(&self.parts) })
+        let store = self.store.held()?;
+        store.note_use(self.root());
+        Ok(Image { store, parts: Arc::clone(&self.parts) })
     }
 
     /// Fails if the configuration says that the image does not run on `platform`.

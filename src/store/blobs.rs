@@ -12,6 +12,7 @@ use super::Durability;
 use super::Store;
 use super::age;
 use super::layout::BLOBS;
+use super::layout::OURS;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Algorithm;
@@ -40,7 +41,7 @@ impl Store {
     ///
     /// [`ErrorKind::Io`] if the operating system refuses to say.
     pub fn contains(&self, blob: &Descriptor) -> Result<bool> {
-        self.pin(blob)?;
+        self.hold(blob)?;
         let Some(dir) = self.existing_blobs_dir(blob.digest.algorithm())? else { return Ok(false) };
         let stat = dir.stat(&blob.digest.hex().to_string())?;
         Ok(stat.is_some_and(|stat| is_file_of(&stat, blob.size)))
@@ -151,9 +152,17 @@ impl Store {
         self.durability.sync_dir(&dir)
     }
 
+    /// Notes that an image is used: when that was last is the time of its root's file.
+    pub(crate) fn note_use(&self, root: &Descriptor) {
+        if self.dir().stat(OURS).is_ok_and(|found| found.is_some()) {
+            // What cannot be noted is forgotten.
+            let _ = self.freshen(root);
+        }
+    }
+
     /// Makes a blob that is there young, so that `gc` spares it as it spares one that was just written.
     fn freshen(&self, blob: &Descriptor) -> Result<()> {
-        self.pin(blob)?;
+        self.hold(blob)?;
         let missing = || Error::not_found(format!("blob {}", blob.digest));
         let dir = self.existing_blobs_dir(blob.digest.algorithm())?.ok_or_else(missing)?;
         let name = blob.digest.hex().to_string();
@@ -177,7 +186,7 @@ impl Store {
 
     /// The file of the blob, in its promised size and not verified.
     pub(crate) fn open_blob(&self, blob: &Descriptor) -> Result<File> {
-        self.pin(blob)?;
+        self.hold(blob)?;
         let missing = || Error::not_found(format!("blob {}", blob.digest));
         let dir = self.existing_blobs_dir(blob.digest.algorithm())?.ok_or_else(missing)?;
         let opened = dir.file_and_size(&blob.digest.hex().to_string());

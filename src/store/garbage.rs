@@ -17,6 +17,7 @@ pub struct GcOptions {
     pub(super) expiry: Duration,
     pub(super) unpacked: UnpackedPolicy,
     pub(super) dry_run: bool,
+    pub(super) room: Option<u64>,
     pub(super) cancel: Cancel,
     /// Nothing else is looked at, if this is said.
     pub(super) only: Option<HashSet<Digest>>,
@@ -44,6 +45,7 @@ impl GcOptions {
             expiry: Duration::from_secs(24 * 60 * 60),
             unpacked: UnpackedPolicy::default(),
             dry_run: false,
+            room: None,
             cancel: Cancel::new(),
             only: None,
         }
@@ -64,6 +66,15 @@ impl GcOptions {
     /// Which unpacked layers are collected.
     pub fn unpacked(self, policy: UnpackedPolicy) -> GcOptions {
         GcOptions { unpacked: policy, ..self }
+    }
+
+    /// Makes room for so many bytes: if there are not as many after garbage was collected, names are taken away, and what
+    /// only they led to is deleted however young it is. Those go first that were not used for longest: pulled, pushed,
+    /// saved, unpacked or checked out, to about ten minutes. Names that are [pinned](super::Store::pin) stay, and so
+    /// does what a lease or a working copy needs; so there may be less room than was asked for, and
+    /// [`room`](super::Store::room) says how much there is.
+    pub fn room(self, bytes: u64) -> GcOptions {
+        GcOptions { room: Some(bytes), ..self }
     }
 
     /// Changes nothing, and reports what would be collected.
@@ -89,6 +100,8 @@ impl Default for GcOptions {
 pub struct Collected {
     /// The blobs, in the order in which they went.
     pub blobs: Vec<Digest>,
+    /// The names that were taken away to make room.
+    pub untagged: Vec<Name>,
     /// How many unfinished blobs went.
     pub partials: u64,
     /// How many unpacked layers went.

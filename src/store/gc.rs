@@ -22,11 +22,14 @@ use super::ingest::partial_of;
 use super::lease::Leases;
 use super::mark::Marks;
 use super::names::Name;
+use super::tags::PreviousValue;
 use super::unpacked;
 
 use crate::digest::Algorithm;
 use crate::digest::Digest;
 use crate::error::Context;
+use crate::error::Error;
+use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::fs::dir::is_file_of;
 use crate::fs::dir::modified;
@@ -87,7 +90,11 @@ impl Store {
                 gc.collected.unpacked += trees;
                 gc.collected.bytes += bytes;
             }
-            Ok(gc.collected)
+            let mut collected = gc.collected;
+            if let Some(bytes) = options.room {
+                self.make_room(bytes, options, &mut collected)?;
+            }
+            Ok(collected)
         };
         collect().context(|| "collect garbage")
     }
@@ -114,6 +121,42 @@ impl Store {
             Ok(Removed { name: name.clone(), root, collected: self.gc_with(&options)? })
         };
         remove().context(|| format!("remove {name}"))
+    }
+
+    /// Takes names away until there is room.
+    fn make_room(&self, bytes: u64, options: &GcOptions, collected: &mut Collected) -> Result<()> {
+        let before = self.room()?.available.saturating_add(if options.dry_run { collected.bytes } else { 0 });
+        if before >= bytes {
+            return Ok(());
+        }
+        let usage = self.usage()?;
+        let chosen = self.least_recently_used(&usage, bytes - before)?;
+        collected.untagged = chosen.iter().flat_map(|place| usage.images[*place].names.clone()).collect();
+        if options.dry_run {
+            collected.bytes += usage.freed_by(&chosen);
+            return Ok(());
+        }
+        let mut marks = Marks::new(&self.unleased());
+        for place in chosen {
+            let image = &usage.images[place];
+            for name in &image.names {
+                self.views(name)?.iter().try_for_each(|view| marks.reach(view))?;
+                match self.untag_if(name, PreviousValue::Is(image.root.digest)) {
+                    // Somebody gave it to another image just now.
+                    Err(error) if is_moved(&error) => continue,
+                    done => done?,
+                };
+            }
+            marks.reach(&image.root)?;
+        }
+        let only = Some(marks.into_kept());
+        let after = self.gc_with(&GcOptions { only, room: None, grace: Duration::ZERO, ..options.clone() })?;
+        // Unpacked layers of images that just lost their names.
+        let rest = self.gc_with(&GcOptions { room: None, ..options.clone() })?;
+        collected.blobs.extend(after.blobs.into_iter().chain(rest.blobs));
+        collected.unpacked += rest.unpacked;
+        collected.bytes += after.bytes + rest.bytes;
+        Ok(())
     }
 
     /// The same store without a lease: who collects pins nothing.
@@ -275,6 +318,10 @@ impl<'a> Gc<'a> {
         }
         Ok(())
     }
+}
+
+fn is_moved(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NameMoved { .. }) || error.is_not_found()
 }
 
 /// Puts what leads to others before what it leads to.

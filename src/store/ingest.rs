@@ -230,7 +230,7 @@ impl BlobWriter {
     fn put_in_place(&mut self, promise: &Descriptor) -> Result<()> {
         let blobs = self.store.blobs_dir(self.algorithm)?;
         let name = promise.digest.hex().to_string();
-        self.store.pin(promise)?;
+        self.store.hold(promise)?;
         self.check_file()?;
         if let Err(error) = self.store.durability.sync_file(&self.file, &self.dir) {
             // After a failed sync nobody knows what of the file is on the disk, and the next sync would not say
@@ -285,7 +285,7 @@ impl BlobWriter {
 
     /// Closes the file, which stays aside: for whoever has more blobs in hand than files can be open.
     pub(crate) fn park(mut self) -> Result<Parked> {
-        self.store.pin_partial(&self.name)?;
+        self.store.hold_partial(&self.name)?;
         self.published = true;
         let name = std::mem::take(&mut self.name);
         Ok(Parked { store: self.store.clone(), name, digest: self.digest(), size: self.written })

@@ -28,6 +28,10 @@ pub(super) const BLOBS: &str = "blobs";
 pub(super) const OURS: &str = "layercake";
 const PARTIAL: &str = "partial";
 const LEASES: &str = "leases";
+/// How many bytes the store may have.
+pub(super) const LIMIT: &str = "limit";
+/// The names that are not taken away to make room.
+pub(super) const PINS: &str = "pins";
 pub(super) const QUARANTINE: &str = "quarantine";
 pub(super) const FACTS: &str = "facts";
 const LOCK: &str = "lock";

@@ -20,6 +20,7 @@ use super::LOCK_LIMIT;
 use super::Store;
 use super::age;
 use super::ingest::is_in;
+use super::layout::OURS;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -90,6 +91,10 @@ impl Store {
 
     /// The same for whoever only reads: a store that cannot be written, or is full, can be read all the same.
     pub(crate) fn held(&self) -> Result<Store> {
+        if self.dir().stat(OURS)?.is_none() {
+            // A layout of another tool, in which nobody collects: reading it changes nothing.
+            return Ok(self.clone());
+        }
         match self.with_lease(false) {
             Err(error) if is_unwritable(&error) => Ok(self.clone()),
             done => done,
@@ -107,16 +112,16 @@ impl Store {
     }
 
     /// Pins a blob, if this handle has a lease. What is found to be there afterwards stays.
-    pub(super) fn pin(&self, blob: &Descriptor) -> Result<()> {
-        self.pin_line(|| format!("{} {}\n", blob.digest, blob.size))
+    pub(super) fn hold(&self, blob: &Descriptor) -> Result<()> {
+        self.hold_line(|| format!("{} {}\n", blob.digest, blob.size))
     }
 
     /// The same for a file that lies aside and is not locked.
-    pub(super) fn pin_partial(&self, name: &str) -> Result<()> {
-        self.pin_line(|| format!("{PARTIAL}{name}\n"))
+    pub(super) fn hold_partial(&self, name: &str) -> Result<()> {
+        self.hold_line(|| format!("{PARTIAL}{name}\n"))
     }
 
-    fn pin_line(&self, line: impl FnOnce() -> String) -> Result<()> {
+    fn hold_line(&self, line: impl FnOnce() -> String) -> Result<()> {
         let Some(lease) = &self.lease else { return Ok(()) };
         let line = line();
         let mut pinned = lock(&lease.pinned);
@@ -128,6 +133,14 @@ impl Store {
             Err(error) if !lease.strict && is_unwritable(&error) => Ok(()),
             done => done,
         }
+    }
+
+    /// The same for several blobs, while this process alone may pin.
+    pub(super) fn hold_all(&self, blobs: &[&Descriptor], _alone: &DirLock) -> Result<()> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        let mut pinned = lock(&lease.pinned);
+        let lines = blobs.iter().map(|blob| format!("{} {}\n", blob.digest, blob.size));
+        lines.into_iter().try_for_each(|line| lease.append(&mut pinned, &line))
     }
 
     /// Until this is dropped, `gc` deletes nothing.
@@ -162,6 +175,9 @@ impl Lease {
 
     /// What a write that fails leaves is written over by the next.
     fn append(&self, pinned: &mut Pinned, line: &str) -> Result<()> {
+        if pinned.lines.contains(line) {
+            return Ok(());
+        }
         let written = pinned.file.write_all_at(line.as_bytes(), pinned.length);
         written.map_err(|error| Error::io("write", &self.dir.path().join(&self.name), error))?;
         pinned.length += line.len() as u64;
@@ -182,6 +198,8 @@ impl Drop for Lease {
 pub(super) struct Leases {
     /// The size that each pinned blob has, or will have.
     pub(super) blobs: HashMap<Digest, u64>,
+    /// Of these, what processes pin that live: they rely on it, or are about to bring it.
+    pub(super) promised: HashMap<Digest, u64>,
     pub(super) partials: HashSet<String>,
     /// Those whose holders are dead, and whose time is over: they pin nothing.
     pub(super) expired: Vec<String>,
@@ -221,14 +239,14 @@ impl Leases {
         }
         let mut text = Vec::new();
         file.take(MAX_LEASE).read_to_end(&mut text).map_err(fail)?;
-        self.parse(&text).map_err(|reason| {
+        self.parse(&text, is_live).map_err(|reason| {
             let error = io::Error::new(io::ErrorKind::InvalidData, reason);
             Error::io("understand the lease", &path, error)
         })
     }
 
     /// A last line without end is nobody's: whoever wrote it was killed before he could rely on it.
-    fn parse(&mut self, text: &[u8]) -> Result<(), &'static str> {
+    fn parse(&mut self, text: &[u8], is_live: bool) -> Result<(), &'static str> {
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let text = std::str::from_utf8(&text[..whole]).map_err(|_| "it is no text")?;
         for line in text.lines() {
@@ -238,7 +256,9 @@ impl Leases {
             }
             let (digest, size) = line.split_once(' ').ok_or("a line is not a digest and a size")?;
             let digest = digest.parse().map_err(|_| "a line has no digest")?;
-            self.blobs.insert(digest, size.parse().map_err(|_| "a line has no size")?);
+            let size = size.parse().map_err(|_| "a line has no size")?;
+            self.blobs.insert(digest, size);
+            self.promised.extend(is_live.then_some((digest, size)));
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 //! * [`GcOptions`] says what is spared when garbage is collected, [`Collected`] what was not.
 //! * [`Usage`] says where the bytes are, [`ImageUsage`] what one image has and shares.
 //! * [`Problem`] is one thing that is wrong with a store: [`Checked`] lists them, [`Repaired`] what became of them.
+//! * [`Room`] says how much more a store can take.
 //! * [`Durability`] is what is promised of power cuts.
 //!
 //! ```
@@ -49,6 +50,7 @@ mod mark;
 mod names;
 mod problem;
 mod repair;
+mod room;
 mod roots;
 mod tags;
 mod unpacked;
@@ -80,6 +82,7 @@ pub use problem::CheckOptions;
 pub use problem::Checked;
 pub use problem::Problem;
 pub use repair::Repaired;
+pub use room::Room;
 pub(crate) use roots::oci_twin;
 pub use tags::PreviousValue;
 pub(crate) use tags::entries_of;

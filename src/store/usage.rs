@@ -81,6 +81,11 @@ impl Usage {
         shared.map(|item| (item.digest, item.size, &item.images[..]))
     }
 
+    /// Whether a lease or a working copy needs anything of an image.
+    pub(super) fn is_in_use(&self, image: &ImageUsage) -> bool {
+        image.items.iter().any(|place| self.items[*place].is_pinned)
+    }
+
     /// What removing all these images would free, by their places in [`images`](Usage::images): more than the sum of
     /// what each would, where they share something among themselves only.
     pub fn freed_by(&self, images: &[usize]) -> u64 {

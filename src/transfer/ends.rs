@@ -140,6 +140,21 @@ impl Destination {
         }
     }
 
+    /// Makes sure that there is room, where that can be known. Returns how many bytes are needed.
+    pub(super) fn reserve(&self, blobs: &[Descriptor]) -> Result<u64> {
+        match self {
+            Destination::Registry(..) => Ok(0),
+            Destination::Store(store, _) => store.reserve(&blobs.iter().collect::<Vec<_>>()),
+        }
+    }
+
+    pub(super) fn explain_full(&self, error: Error, needed: u64) -> Error {
+        match self {
+            Destination::Registry(..) => error,
+            Destination::Store(store, _) => store.explain_full(error, needed),
+        }
+    }
+
     /// Whether blobs go there that must not be given to everyone (image-spec, "Non-Distributable Layers").
     pub(super) fn is_public(&self) -> bool {
         matches!(self, Destination::Registry(..))

@@ -2,6 +2,7 @@
 //!
 //! * [`Pull`] is a pull that is being set up; [`Registry::pull`](crate::Registry::pull) makes one.
 //! * [`PullPolicy`] says when the registry is asked at all.
+//! * [`PullPlan`] is what a pull would do, before it does it, and can be kept.
 //! * [`Pulled`] is what happened, [`PullStatus`] in one word, [`Transferred`] in bytes.
 //! * [`Freshness`] is what [`Registry::check`](crate::Registry::check) finds out: whether a pull would bring anything.
 //! * [`Push`] is a push that is being set up; [`Registry::push`](crate::Registry::push) and
@@ -40,6 +41,7 @@ mod check;
 mod copy;
 mod ends;
 mod jobs;
+mod plan;
 mod pull;
 mod pulled;
 mod push;
@@ -54,6 +56,7 @@ pub use copy::Source;
 pub use copy::Target;
 pub use copy::Transfer;
 pub use copy::copy;
+pub use plan::PullPlan;
 pub use pull::Pull;
 pub use pull::PullPolicy;
 pub use pulled::PullStatus;

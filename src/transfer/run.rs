@@ -161,9 +161,12 @@ impl<'a> Run<'a> {
             .chain(other.map(|config| ("configuration".to_owned(), config)))
             .filter(|(_, blob)| seen.insert(blob.digest))
             .collect();
+        let blobs: Vec<&Descriptor> = wanted.iter().map(|(_, blob)| *blob).collect();
+        let needed = self.store.reserve(&blobs)?;
         let fetched = jobs::run(&wanted, threads, &self.watch, |(name, blob)| {
             self.blob(blob).context(|| format!("{name}, {}", blob.digest))
-        })?;
+        });
+        let fetched = fetched.map_err(|error| self.store.explain_full(error, needed))?;
         for ((_, blob), fetched) in wanted.iter().zip(fetched) {
             if fetched > 0 || blob.size == 0 {
                 self.fetched.add(fetched);

@@ -19,6 +19,7 @@ mod layers;
 mod model;
 mod names;
 mod platforms;
+mod room;
 mod store;
 mod support;
 mod tags;
