@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::fs::dir::Dir;
 
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 /// The most bytes of a lock's file that say who holds it.
 const MAX_NOTE: usize = 128;
 

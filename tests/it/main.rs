@@ -49,6 +49,8 @@ mod interop;
 #[cfg(feature = "registry")]
 mod mend;
 #[cfg(feature = "registry")]
+mod processes;
+#[cfg(feature = "registry")]
 mod pull;
 #[cfg(feature = "registry")]
 mod push;
