@@ -9,7 +9,7 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::event::Cancel;
 
-/// What [`Store::gc_with`] spares.
+/// What [`Store::gc_with`](super::Store::gc_with) spares.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is collected before `Store::gc_with`"]
 pub struct GcOptions {
@@ -117,7 +117,7 @@ pub struct Collected {
     pub young: u64,
 }
 
-/// What [`Store::remove`] did.
+/// What [`Store::remove`](super::Store::remove) did.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {

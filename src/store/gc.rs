@@ -72,13 +72,13 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::NotFound`](crate::ErrorKind::NotFound), [`ErrorKind::DigestMismatch`](crate::ErrorKind::DigestMismatch),
-    ///   [`ErrorKind::SizeMismatch`](crate::ErrorKind::SizeMismatch),
-    ///   [`ErrorKind::InvalidDocument`](crate::ErrorKind::InvalidDocument): a document that a name or a working copy
+    /// * [`ErrorKind::NotFound`], [`ErrorKind::DigestMismatch`],
+    ///   [`ErrorKind::SizeMismatch`],
+    ///   [`ErrorKind::InvalidDocument`]: a document that a name or a working copy
     ///   leads to, `index.json`, or a record cannot be read. Nobody knows what it leads to, so nothing is deleted.
     ///   [Repair](Store::repair) it, or take the name away.
-    /// * [`ErrorKind::Locked`](crate::ErrorKind::Locked), [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly),
-    ///   [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+    /// * [`ErrorKind::Locked`], [`ErrorKind::ReadOnly`],
+    ///   [`ErrorKind::Io`], [`ErrorKind::Cancelled`].
     pub fn gc_with(&self, options: &GcOptions) -> Result<Collected> {
         let collect = || {
             let mut gc = Gc::new(self, options);

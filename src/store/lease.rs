@@ -136,6 +136,7 @@ impl Store {
     }
 
     /// The same for several blobs, while this process alone may pin.
+    #[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "only pulls and copies reserve room"))]
     pub(super) fn hold_all(&self, blobs: &[&Descriptor], _alone: &DirLock) -> Result<()> {
         let Some(lease) = &self.lease else { return Ok(()) };
         let mut pinned = lock(&lease.pinned);

@@ -11,7 +11,7 @@ use crate::event::Cancel;
 use crate::event::Observer;
 use crate::event::Silent;
 
-/// How [`Store::check_with`] goes about it.
+/// How [`Store::check_with`](super::Store::check_with) goes about it.
 #[derive(Clone)]
 #[must_use = "nothing is checked before `Store::check_with`"]
 pub struct CheckOptions<'a> {

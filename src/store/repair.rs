@@ -61,8 +61,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of [`check_with`](Store::check_with); [`ErrorKind::Locked`](crate::ErrorKind::Locked),
-    /// [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::StorageFull`](crate::ErrorKind::StorageFull).
+    /// Those of [`check_with`](Store::check_with); [`ErrorKind::Locked`],
+    /// [`ErrorKind::ReadOnly`], [`ErrorKind::StorageFull`].
     pub fn repair(&self) -> Result<Repaired> {
         self.repair_with(&CheckOptions::new())
     }

@@ -96,6 +96,7 @@ impl Store {
     ///
     /// Whoever else reserves meanwhile sees what this one is about to bring, so that together they do not bring too much.
     /// Returns how many bytes that is.
+    #[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "only pulls and copies reserve room"))]
     pub(crate) fn reserve(&self, blobs: &[&Descriptor]) -> Result<u64> {
         let (mut needed, mut absent): (u64, HashMap<Digest, u64>) = (0, HashMap::new());
         let plain = self.unleased();
@@ -124,11 +125,13 @@ impl Store {
     }
 
     /// An error that says what was needed and what is there, if it is that there is no room.
+    #[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "only pulls and copies reserve room"))]
     pub(crate) fn explain_full(&self, error: Error, needed: u64) -> Error {
         error.with_room(needed, self.room().ok().map(|room| room.available))
     }
 
     /// What an earlier attempt left of a blob.
+    #[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "only pulls and copies reserve room"))]
     pub(crate) fn begun(&self, blob: &Descriptor) -> Result<u64> {
         let Some(dir) = self.existing_partial_dir()? else { return Ok(0) };
         let stat = dir.stat(&format!("{}-{}", blob.digest.algorithm(), blob.digest.hex()))?;

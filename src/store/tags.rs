@@ -56,8 +56,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::InvalidDocument`](crate::ErrorKind::InvalidDocument) and
-    /// [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) (128 MiB) if `index.json` cannot be read.
+    /// [`ErrorKind::Io`], [`ErrorKind::InvalidDocument`] and
+    /// [`ErrorKind::LimitExceeded`] (128 MiB) if `index.json` cannot be read.
     pub fn entries(&self) -> Result<impl Iterator<Item = Result<(Name, Descriptor)>> + use<>> {
         Ok(layout_entries(&self.read_index()?)?.into_iter())
     }
@@ -70,7 +70,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is no such name; those of
+    /// [`ErrorKind::NotFound`] if there is no such name; those of
     /// [`entries`](Store::entries).
     pub fn resolve(&self, name: impl Into<Name>) -> Result<Descriptor> {
         let name = name.into();
@@ -101,11 +101,11 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): the blob is not in the store.
-    /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the reference has another digest.
-    /// * [`ErrorKind::Locked`](crate::ErrorKind::Locked): another process changes names for longer than a minute.
-    /// * [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::StorageFull`](crate::ErrorKind::StorageFull),
-    ///   [`ErrorKind::Io`](crate::ErrorKind::Io): the operating system refuses.
+    /// * [`ErrorKind::NotFound`]: the blob is not in the store.
+    /// * [`ErrorKind::InvalidInput`]: the reference has another digest.
+    /// * [`ErrorKind::Locked`]: another process changes names for longer than a minute.
+    /// * [`ErrorKind::ReadOnly`], [`ErrorKind::StorageFull`],
+    ///   [`ErrorKind::Io`]: the operating system refuses.
     /// * Those of [`entries`](Store::entries), also if there would be too many.
     pub fn tag(&self, reference: &ImageReference, root: &Descriptor) -> Result<Option<Descriptor>> {
         self.tag_if(reference, root, PreviousValue::Any)
@@ -130,7 +130,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NameMoved`](crate::ErrorKind::NameMoved) if it means something else; those of
+    /// [`ErrorKind::NameMoved`] if it means something else; those of
     /// [`tag`](Store::tag).
     pub fn tag_if(
         &self,
@@ -170,7 +170,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is no such name; else those of
+    /// [`ErrorKind::NotFound`] if there is no such name; else those of
     /// [`tag`](Store::tag).
     pub fn untag(&self, name: impl Into<Name>) -> Result<Descriptor> {
         self.untag_if(name, PreviousValue::Any)
@@ -180,7 +180,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NameMoved`](crate::ErrorKind::NameMoved) if it means something else; those of
+    /// [`ErrorKind::NameMoved`] if it means something else; those of
     /// [`untag`](Store::untag).
     pub fn untag_if(&self, name: impl Into<Name>, expected: PreviousValue) -> Result<Descriptor> {
         let name = name.into();

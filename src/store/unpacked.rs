@@ -57,7 +57,15 @@ pub(super) fn folders(store: &Store) -> Result<Vec<(String, Dir)>> {
     let Some(unpacked) = store.existing(UNPACKED)? else { return Ok(Vec::new()) };
     let mut names = unpacked.names()?;
     names.sort();
-    Ok(names.into_iter().filter_map(|name| Some((name.clone(), unpacked.dir(&name).ok()?))).collect())
+    let mut folders = Vec::new();
+    for name in names {
+        let stat = unpacked.stat(&name)?;
+        if stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()) {
+            let dir = unpacked.dir(&name)?;
+            folders.push((name, dir));
+        }
+    }
+    Ok(folders)
 }
 
 /// Whether the tree of a chain is a directory.
