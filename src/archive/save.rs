@@ -107,6 +107,7 @@ impl<'a> Save<'a> {
             let held = Save { store: self.store.held()?, ..self.clone() };
             let mut files = Files::default();
             for (name, root) in held.wanted()? {
+                held.store.note_use(&root);
                 let mut add = || match held.format {
                     Format::Docker => held.add_docker(&mut files, &name, &root),
                     Format::Oci => held.add_oci(&mut files, &name, &root),

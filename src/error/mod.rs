@@ -369,7 +369,6 @@ impl Error {
     }
 
     /// The same; where there was no room, with how much was needed and how much there was.
-    #[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "only pulls and copies reserve room"))]
     pub(crate) fn with_room(mut self, needs: u64, has: Option<u64>) -> Error {
         if let ErrorKind::StorageFull { needed, available, .. } = &mut self.0.kind
             && needed.is_none()

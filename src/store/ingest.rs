@@ -232,6 +232,8 @@ impl BlobWriter {
         let name = promise.digest.hex().to_string();
         self.store.hold(promise)?;
         self.check_file()?;
+        // An earlier attempt may have written the last byte long ago; the blob is young all the same.
+        self.dir.touch(&self.name)?;
         if let Err(error) = self.store.durability.sync_file(&self.file, &self.dir) {
             // After a failed sync nobody knows what of the file is on the disk, and the next sync would not say
             // either: the file is given up.

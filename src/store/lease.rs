@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fs::File;
+use std::fs::TryLockError;
 use std::io;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -136,7 +137,6 @@ impl Store {
     }
 
     /// The same for several blobs, while this process alone may pin.
-    #[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "only pulls and copies reserve room"))]
     pub(super) fn hold_all(&self, blobs: &[&Descriptor], _alone: &DirLock) -> Result<()> {
         let Some(lease) = &self.lease else { return Ok(()) };
         let mut pinned = lock(&lease.pinned);
@@ -166,11 +166,15 @@ impl Lease {
                 Err(error) if is_taken(&error) => continue,
                 Err(error) => return Err(error),
             };
-            if file.try_lock().is_ok() && is_in(&dir, &name, &file)? {
+            let lock = file.try_lock();
+            if lock.is_ok() && is_in(&dir, &name, &file)? {
                 let pinned = Mutex::new(Pinned { file, lines: HashSet::new(), length: 0 });
                 return Ok(Lease { dir, name, strict, pinned });
             }
             dir.remove(&name)?;
+            if let Err(TryLockError::Error(error)) = lock {
+                return Err(Error::io("lock", &dir.path().join(&name), error));
+            }
         }
     }
 

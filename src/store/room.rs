@@ -131,7 +131,6 @@ impl Store {
     }
 
     /// What an earlier attempt left of a blob.
-    #[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "only pulls and copies reserve room"))]
     pub(crate) fn begun(&self, blob: &Descriptor) -> Result<u64> {
         let Some(dir) = self.existing_partial_dir()? else { return Ok(0) };
         let stat = dir.stat(&format!("{}-{}", blob.digest.algorithm(), blob.digest.hex()))?;

@@ -58,7 +58,9 @@ impl Origin {
     }
 
     pub(super) fn image(image: &Image) -> Result<Origin> {
-        Ok(Origin::Store(image.store().held()?, Box::new(image.descriptor())))
+        let store = image.store().held()?;
+        store.note_use(image.root());
+        Ok(Origin::Store(store, Box::new(image.descriptor())))
     }
 
     pub(super) fn store(store: &Store, name: &Name) -> Result<Origin> {

@@ -272,6 +272,23 @@ fn partial_downloads_age_out() {
     assert_eq!(store.resume(&left).unwrap().written(), 0);
 }
 
+/// A blob is young when it comes, whenever its bytes did; and it is young again when somebody writes it again.
+#[test]
+fn what_comes_is_young() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let blob = Descriptor::of(MediaType::OCTET_STREAM, b"123");
+    store.resume(&blob).unwrap().append(b"123").unwrap();
+    let partial = store.path().join(format!("layercake/partial/sha256-{}", blob.digest.hex()));
+    make_older(&partial, Duration::from_secs(3601));
+    store.resume(&blob).unwrap().commit_as(&blob).unwrap();
+    assert_eq!(store.gc().unwrap().young, 1);
+    make_older(&blob_path(&store, &blob), Duration::from_secs(3601));
+    assert_eq!(store.gc_with(&GcOptions::new().dry_run()).unwrap().blobs, [blob.digest]);
+    write(&store, "123");
+    assert_eq!(store.gc().unwrap().young, 1);
+}
+
 /// Case 128: what a process that was killed had in hand is honoured until its lease expires, and goes then.
 #[test]
 fn the_lease_of_a_killed_process_expires() {
