@@ -177,6 +177,7 @@ struct Gc<'a> {
 struct Candidate {
     digest: Digest,
     size: u64,
+    is_young: bool,
     node: Option<Rc<Node>>,
 }
 
@@ -228,12 +229,17 @@ impl<'a> Gc<'a> {
                     continue;
                 }
                 let Some((size, is_young)) = self.stat(digest)? else { continue };
-                self.collected.young += u64::from(is_young);
-                let node = self.marks.look_at(digest, size, is_young)?;
-                candidates.push(Candidate { digest, size, node });
+                let node = self.marks.look_at(digest, size)?;
+                candidates.push(Candidate { digest, size, is_young, node });
             }
         }
         candidates.retain(|candidate| !self.marks.keeps(candidate.digest));
+        let count = candidates.len();
+        for candidate in candidates.iter().filter(|candidate| candidate.is_young) {
+            self.marks.young(candidate.digest, candidate.node.as_deref())?;
+        }
+        candidates.retain(|candidate| !self.marks.keeps(candidate.digest));
+        self.collected.young = (count - candidates.len()) as u64;
         Ok(parents_first(candidates))
     }
 
@@ -257,9 +263,9 @@ impl<'a> Gc<'a> {
         }
         match self.stat(digest)? {
             None => return Ok(()),
-            Some((size, true)) => {
+            Some((_, true)) => {
                 self.collected.young += 1;
-                return self.marks.look_at(digest, size, true).map(drop);
+                return self.marks.young(digest, candidate.node.as_deref());
             }
             Some((_, false)) => {}
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::rc::Rc;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -130,15 +131,9 @@ impl Marks {
         }
     }
 
-    /// Looks at a blob to which nothing led so far. What is young is kept with all that it leads to.
-    pub(super) fn look_at(&mut self, digest: Digest, size: u64, is_young: bool) -> Result<Option<std::rc::Rc<Node>>> {
+    /// Looks at a blob to which nothing led so far: whether it is a document, and speaks of something that is kept.
+    pub(super) fn look_at(&mut self, digest: Digest, size: u64) -> Result<Option<Rc<Node>>> {
         let node = self.graph.sniff(digest, size)?;
-        if is_young {
-            match &node {
-                Some(node) => self.follow(node.descriptor.clone())?,
-                None => self.keep(digest),
-            }
-        }
         if let Some(Node { subject: Some(subject), descriptor, .. }) = node.as_deref() {
             self.referrers.entry(*subject).or_default().push(descriptor.clone());
             if self.keeps(*subject) {
@@ -146,6 +141,17 @@ impl Marks {
             }
         }
         Ok(node)
+    }
+
+    /// Marks a blob that is young, with all that it leads to.
+    pub(super) fn young(&mut self, digest: Digest, node: Option<&Node>) -> Result<()> {
+        match node {
+            Some(node) => self.follow(node.descriptor.clone()),
+            None => {
+                self.keep(digest);
+                Ok(())
+            }
+        }
     }
 
     fn keep(&mut self, digest: Digest) {
