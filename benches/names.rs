@@ -1,4 +1,5 @@
-//! A store of 10,000 names: opening it, looking one up, giving one, listing all.
+//! A store of 10,000 names: opening it, looking one up, giving one, listing all, counting its bytes, marking what garbage
+//! collection keeps.
 //!
 //! `cargo bench --bench names`. `LAYERCAKE_BENCH_NAMES` is how many names, `LAYERCAKE_BENCH_RUNS` how many runs. The
 //! names lead to as many different images, which is the slowest case there is.
@@ -13,6 +14,7 @@ use std::time::Instant;
 use layercake::Durability;
 use layercake::ImageReference;
 use layercake::Store;
+use layercake::store::GcOptions;
 use layercake::testing::Fixture;
 use support::measure;
 use support::median;
@@ -22,7 +24,8 @@ fn main() {
     let built = Command::new(env!("CARGO")).args(["build", "-q", "--release", "--example", "images"]).status();
     assert!(built.expect("cargo runs").success());
     let (most, runs) = (setting("LAYERCAKE_BENCH_NAMES", 10_000), setting("LAYERCAKE_BENCH_RUNS", 7));
-    println!("{:>8} {:>12} {:>12} {:>12} {:>12} {:>12}", "names", "open", "resolve", "tag", "images", "(one image)");
+    let heads = ["open", "resolve", "tag", "images", "(one image)", "usage", "mark"];
+    println!("{:>8} {}", "names", heads.map(|head| format!("{head:>12}")).join(" "));
     for names in [most / 100, most / 10, most] {
         let (different, same) = (Filled::new(names, true), Filled::new(names, false));
         let open = time(runs, || drop(Store::open(different.store.path())));
@@ -34,14 +37,13 @@ fn main() {
             different.store.tag(&name(names / 2), &roots[0]).expect("it can be tagged");
         });
         let [all, one] = [&different, &same].map(|filled| list(filled.store.path(), runs));
-        println!(
-            "{names:>8} {:>9.2} ms {:>9.2} ms {:>9.2} ms {:>9.2} ms {:>9.2} ms",
-            ms(open),
-            ms(resolve),
-            ms(tag),
-            ms(all),
-            ms(one)
-        );
+        let usage = time(runs, || drop(different.store.usage().expect("it can be counted")));
+        let mark = time(runs, || {
+            let collected = different.store.gc_with(&GcOptions::new().dry_run()).expect("it can be marked");
+            assert_eq!(collected.blobs.len(), 0);
+        });
+        let times = [open, resolve, tag, all, one, usage, mark];
+        println!("{names:>8} {}", times.map(|time| format!("{:>9.2} ms", ms(time))).join(" "));
     }
 }
 

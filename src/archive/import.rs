@@ -111,6 +111,7 @@ impl<R: Read> Import<R> {
     ///   operating system refuses, or the reader fails.
     pub fn to(mut self, store: &Store) -> Result<Descriptor> {
         let mut import = || {
+            let store = &store.leased()?;
             let mut draft = Draft::scratch(store, &self.platform)?;
             draft.edit(&self.config)?;
             let step = History { comment: Some(self.comment.clone()), ..History::at(self.created)? };

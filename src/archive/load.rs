@@ -83,6 +83,7 @@ impl<'a, R: Read> Load<'a, R> {
     pub fn to(self, store: &Store) -> Result<Loaded> {
         let Load { reader, limits, observer, cancel } = self;
         let load = || {
+            let store = &store.leased()?;
             let mut members = Members::read(reader, store, limits, &cancel)?;
             let plan = plan(&mut members, limits, &cancel)?;
             for (promise, source) in plan.blobs {

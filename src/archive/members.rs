@@ -97,7 +97,7 @@ impl Members {
         let member = match entry.kind() {
             EntryKind::File if is_idle(&path) => return Ok(()),
             EntryKind::File if is_document(&path) => Member::Document(taker.document(entry)?),
-            EntryKind::File => self.hold(taker.blob(&path, entry)?),
+            EntryKind::File => self.hold(taker.blob(&path, entry)?)?,
             EntryKind::Symlink { target } => Member::Link(inside(split(&path).0, target.as_os_str().as_bytes())?),
             EntryKind::HardLink { target } => Member::Link(inside(b"", target.as_os_str().as_bytes())?),
             // Nothing that a document can lead to.
@@ -126,16 +126,16 @@ impl Members {
         }
     }
 
-    fn hold(&mut self, (writer, compression): (BlobWriter, Compression)) -> Member {
+    fn hold(&mut self, (writer, compression): (BlobWriter, Compression)) -> Result<Member> {
         let (digest, size) = (writer.digest(), writer.written());
         let content = if self.open < MAX_OPEN {
             self.open += 1;
             Content::Open(writer)
         } else {
-            Content::Parked(writer.park())
+            Content::Parked(writer.park()?)
         };
         self.held.push(Held { digest, size, compression, content });
-        Member::Held(self.held.len() - 1)
+        Ok(Member::Held(self.held.len() - 1))
     }
 
     /// A document at the top.

@@ -104,16 +104,18 @@ impl<'a> Save<'a> {
     /// * [`ErrorKind::Io`](crate::ErrorKind::Io): the writer fails, or the store cannot be read.
     pub fn to(&self, writer: impl Write) -> Result<()> {
         let save = || {
+            let held = Save { store: self.store.held()?, ..self.clone() };
             let mut files = Files::default();
-            for (name, root) in self.wanted()? {
-                let mut add = || match self.format {
-                    Format::Docker => self.add_docker(&mut files, &name, &root),
-                    Format::Oci => self.add_oci(&mut files, &name, &root),
+            for (name, root) in held.wanted()? {
+                held.store.note_use(&root);
+                let mut add = || match held.format {
+                    Format::Docker => held.add_docker(&mut files, &name, &root),
+                    Format::Oci => held.add_oci(&mut files, &name, &root),
                 };
                 add().context(|| format!("image {name}"))?;
             }
-            files.close(self.format)?;
-            self.write(&files, writer)
+            files.close(held.format)?;
+            held.write(&files, writer)
         };
         save().context(|| "save images")
     }

@@ -265,7 +265,9 @@ impl Checkout {
             match rustix::fs::flock(&file, operation) {
                 Ok(()) => return Ok(file),
                 Err(Errno::WOULDBLOCK) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
-                Err(Errno::WOULDBLOCK) => return Err(ErrorKind::Locked { path, waited: start.elapsed() }.into()),
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(ErrorKind::Locked { path, waited: start.elapsed(), holder: None }.into());
+                }
                 Err(error) => return Err(Error::io("lock", &path, error.into())),
             }
         }

@@ -24,6 +24,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use crate::digest::Digest;
 use crate::digest::ParseDigestError;
@@ -67,10 +68,14 @@ pub enum ErrorKind {
         /// The operating system's answer.
         source: io::Error,
     },
-    /// The disk, or the quota on it, is full.
+    /// The disk, or the quota on it, is full; or the store has reached its limit.
     StorageFull {
         /// Where there was no room.
         path: PathBuf,
+        /// How many bytes were needed, if that was known.
+        needed: Option<u64>,
+        /// How many there were, if that is known: on the disk, or below the store's limit.
+        available: Option<u64>,
     },
     /// The store cannot be written: a read-only file system, or no permission.
     ReadOnly {
@@ -83,6 +88,8 @@ pub enum ErrorKind {
         path: PathBuf,
         /// How long this process waited.
         waited: Duration,
+        /// Who has it, if that is known.
+        holder: Option<Holder>,
     },
 
     /// A directory is no OCI image layout (image-spec, image-layout.md).
@@ -98,6 +105,15 @@ pub enum ErrorKind {
         path: PathBuf,
         /// The version found.
         found: String,
+    },
+    /// A name does not mean what a change of it was to depend on: somebody else was faster.
+    NameMoved {
+        /// The name.
+        name: String,
+        /// What it was to mean; none for nothing.
+        expected: Option<Digest>,
+        /// What it means; none for nothing.
+        found: Option<Digest>,
     },
     /// Something is not there: a name, a blob, an image.
     NotFound {
@@ -241,6 +257,26 @@ pub enum ErrorKind {
     Cancelled,
 }
 
+/// Who holds a lock.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The process.
+    pub pid: u32,
+    /// Since when it has the lock, by the clock.
+    pub since: SystemTime,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}", self.pid)?;
+        match jiff::Timestamp::try_from(self.since) {
+            Ok(since) => write!(f, " since {since:.0}"),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
 /// A registry's own words for an error (distribution-spec, "Error Codes").
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -339,6 +375,23 @@ impl Error {
         self.is_not_found() || self.is_corrupt() || displaced
     }
 
+    /// Whether the store, or the caller, is the reason, and not whoever was asked for something.
+    #[cfg(feature = "registry")]
+    pub(crate) fn is_of_the_store(&self) -> bool {
+        let is_io = matches!(self.kind(), ErrorKind::Io { .. } | ErrorKind::StorageFull { .. });
+        is_io || matches!(self.kind(), ErrorKind::ReadOnly { .. } | ErrorKind::Locked { .. } | ErrorKind::Cancelled)
+    }
+
+    /// The same; where there was no room, with how much was needed and how much there was.
+    pub(crate) fn with_room(mut self, needs: u64, has: Option<u64>) -> Error {
+        if let ErrorKind::StorageFull { needed, available, .. } = &mut self.0.kind
+            && needed.is_none()
+        {
+            (*needed, *available) = (Some(needs), has);
+        }
+        self
+    }
+
     /// An error of the operating system, sorted: full disks and refused writes have kinds of their own.
     pub(crate) fn io(what: &str, path: &Path, source: io::Error) -> Error {
         let source = match Error::unwrap_io(source) {
@@ -347,7 +400,9 @@ impl Error {
         };
         let path = path.to_owned();
         Error::from(match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::StorageFull { path },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                ErrorKind::StorageFull { path, needed: None, available: None }
+            }
             io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly { path },
             _ => ErrorKind::Io { what: format!("{what} {}", path.display()), source },
         })

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::ErrorKind;
 
+use crate::digest::Digest;
 use crate::platform::Platform;
 
 /// How many platforms a message lists.
@@ -17,10 +18,18 @@ impl fmt::Display for ErrorKind {
             ErrorKind::InvalidPlatform(error) => error.fmt(f),
             ErrorKind::InvalidInput(reason) => f.write_str(reason),
             ErrorKind::Io { what, source } => write!(f, "{what}: {source}"),
-            ErrorKind::StorageFull { path } => write!(f, "{}: no space left", path.display()),
+            ErrorKind::StorageFull { path, needed, available } => {
+                write!(f, "{}: no space left", path.display())?;
+                needed.map_or(Ok(()), |needed| write!(f, ": {needed} bytes are needed"))?;
+                available.map_or(Ok(()), |available| write!(f, ", {available} are there"))
+            }
             ErrorKind::ReadOnly { path } => write!(f, "{}: cannot be written", path.display()),
-            ErrorKind::Locked { path, waited } => {
-                write!(f, "{}: still locked by another process after {waited:.0?}", path.display())
+            ErrorKind::Locked { path, waited, holder } => {
+                let holder = holder.map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
+                write!(f, "{}: still locked after {waited:.0?} by {holder}", path.display())
+            }
+            ErrorKind::NameMoved { name, expected, found } => {
+                write!(f, "{name} was expected to mean {}, and means {}", meaning(expected), meaning(found))
             }
             ErrorKind::NotALayout { path, reason } => write!(f, "{} is no OCI image layout: {reason}", path.display()),
             ErrorKind::UnsupportedVersion { path, found } => {
@@ -68,6 +77,10 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Cancelled => f.write_str("cancelled"),
         }
     }
+}
+
+fn meaning(digest: &Option<Digest>) -> String {
+    digest.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string())
 }
 
 fn no_platform(f: &mut fmt::Formatter<'_>, wanted: &Platform, available: &[Platform]) -> fmt::Result {

@@ -113,6 +113,13 @@ pub enum Event<'a> {
         /// The layer's blob.
         layer: &'a Descriptor,
     },
+    /// More of a store was read to check it.
+    Checking {
+        /// How many bytes of its blobs were read.
+        bytes: u64,
+        /// How many there are.
+        total: u64,
+    },
     /// The registry has something to say to whoever reads (distribution-spec, "Warnings"). Each text is told once.
     /// Nothing may be decided by it.
     Warning {

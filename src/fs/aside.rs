@@ -5,6 +5,7 @@
 
 use std::hash::Hasher;
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
@@ -24,6 +25,9 @@ use crate::error::Result;
 use crate::fs::remove;
 use crate::fs::remove::Nothing;
 use crate::fs::rooted::Inode;
+
+/// All hidden names begin so.
+pub(crate) const HIDDEN: &str = ".layercake-";
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -159,7 +163,7 @@ pub(crate) fn is_mount(directory: impl AsFd) -> bool {
 fn prefix(name: &std::ffi::OsStr) -> String {
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write(name.as_encoded_bytes());
-    format!(".layercake-{:016x}-", hasher.finish())
+    format!("{HIDDEN}{:016x}-", hasher.finish())
 }
 
 /// Removes what processes left behind that are gone: nobody holds its lock.
@@ -170,10 +174,15 @@ fn reclaim(above: &OwnedFd, prefix: &str) {
         if !name.starts_with(prefix.as_bytes()) {
             continue;
         }
-        let Ok(fd) = remove::open_listed(above.as_fd(), name) else { continue };
-        if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let _ = remove::remove(above.as_fd(), name, &mut Nothing);
-        }
+        reclaim_one(above.as_fd(), name);
+    }
+}
+
+/// Removes one of these, if nobody holds its lock. What cannot be removed stays for the next attempt.
+pub(crate) fn reclaim_one(above: BorrowedFd<'_>, name: &[u8]) {
+    let Ok(fd) = remove::open_listed(above, name) else { return };
+    if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let _ = remove::remove(above, name, &mut Nothing);
     }
 }
 

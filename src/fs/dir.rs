@@ -8,6 +8,9 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::AtFlags;
 use rustix::fs::CWD;
@@ -15,6 +18,10 @@ use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::Stat;
+use rustix::fs::Timespec;
+use rustix::fs::Timestamps;
+use rustix::fs::UTIME_NOW;
+use rustix::fs::UTIME_OMIT;
 use rustix::io::Errno;
 
 use crate::error::Error;
@@ -177,6 +184,29 @@ impl Dir {
         }
     }
 
+    /// Gives the file `name` one more name, `new`, in the directory `to`.
+    pub(crate) fn link(&self, name: &str, to: &Dir, new: &str) -> Result<()> {
+        rustix::fs::linkat(&self.fd, name, &to.fd, new, AtFlags::empty())
+            .map_err(|e| write_error(&to.path.join(new), e))
+    }
+
+    /// Sets the permissions of the file or directory `name`, which is no link.
+    pub(crate) fn set_mode(&self, name: &str, mode: u32) -> Result<()> {
+        let fd = rustix::fs::openat(&self.fd, name, FILE | OFlags::RDONLY, Mode::empty())
+            .map_err(|e| read_error(&self.path.join(name), e))?;
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).map_err(|e| write_error(&self.path.join(name), e))
+    }
+
+    /// Sets the time of `name` to now. What belongs to somebody else keeps its time.
+    pub(crate) fn touch(&self, name: &str) -> Result<()> {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: now };
+        match rustix::fs::utimensat(&self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(()) | Err(Errno::PERM | Errno::ACCESS) => Ok(()),
+            Err(error) => Err(write_error(&self.path.join(name), error)),
+        }
+    }
+
     /// Makes the names in this directory survive a power cut.
     pub(crate) fn sync(&self) -> Result<()> {
         rustix::fs::fsync(&self.fd).map_err(|e| write_error(&self.path, e))
@@ -186,6 +216,16 @@ impl Dir {
 /// Whether a stat is of a regular file of this size.
 pub(crate) fn is_file_of(stat: &Stat, size: u64) -> bool {
     FileType::from_raw_mode(stat.st_mode).is_file() && u64::try_from(stat.st_size) == Ok(size)
+}
+
+/// When a file was last written, or made young. A time that cannot be told is the beginning of time.
+pub(crate) fn modified(stat: &Stat) -> SystemTime {
+    let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec as u32);
+    let time = match u64::try_from(seconds) {
+        Ok(seconds) => UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds)),
+        Err(_) => None,
+    };
+    time.unwrap_or(UNIX_EPOCH)
 }
 
 fn read_error(path: &Path, error: Errno) -> Error {

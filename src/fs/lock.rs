@@ -2,43 +2,207 @@
 
 use std::fs::File;
 use std::fs::TryLockError;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 use std::time::Instant;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::error::ErrorKind;
+use crate::error::Holder;
 use crate::error::Result;
 use crate::fs::dir::Dir;
 
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+/// The most bytes of a lock's file that say who holds it.
+const MAX_NOTE: usize = 128;
 
 /// A lock that is held until this is dropped, or its process dies.
 ///
 /// It is `flock`'s, on an open file: two handles in one process exclude each other as two processes do. The file
 /// stays when the lock is given back, so there is no moment at which two holders lock two files of one name.
+///
+/// While it is held, the file says who holds it. That is for error messages only, and nothing is decided by it.
 #[derive(Debug)]
 #[must_use = "the lock is given back when this is dropped"]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held for its drop")] File);
+pub(crate) struct Lock(File);
 
 impl Lock {
     /// Takes the lock on the file `name` in `dir`, waiting at most `limit` for others.
     pub(crate) fn acquire(dir: &Dir, name: &str, limit: Duration) -> Result<Lock> {
         let file = dir.file_to_write(name)?;
-        let start = Instant::now();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Lock(file)),
-                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &dir.path().join(name), error)),
-                Err(TryLockError::WouldBlock) => {}
-            }
-            let waited = start.elapsed();
-            if waited >= limit {
-                return Err(ErrorKind::Locked { path: dir.path().join(name), waited }.into());
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        let fail = |error| Error::io("lock", &dir.path().join(name), error);
+        let locked = wait(limit, || match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(fail(error)),
+        })?;
+        if let Err(waited) = locked {
+            let holder = read_note(&file).and_then(|note| note.holder());
+            return Err(ErrorKind::Locked { path: dir.path().join(name), waited, holder }.into());
         }
+        // A full disk has no room for the note, and the lock is held all the same.
+        let _ = file.write_all_at(Note::own().to_string().as_bytes(), 0);
+        Ok(Lock(file))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A note that stays behind names a holder that is gone, or the next one overwrites it.
+        let _ = self.0.set_len(0);
+    }
+}
+
+/// A lock on a directory itself: nothing has to be made for it, so it can be had where the disk is full.
+#[derive(Debug)]
+#[must_use = "the lock is given back when this is dropped"]
+pub(crate) struct DirLock(#[expect(dead_code, reason = "held for its drop")] Dir);
+
+impl DirLock {
+    /// Takes the lock together with others who share it. `dir` must have been opened for this lock alone.
+    pub(crate) fn shared(dir: Dir, limit: Duration) -> Result<DirLock> {
+        DirLock::acquire(dir, FlockOperation::NonBlockingLockShared, limit)
+    }
+
+    /// Takes the lock alone. `dir` must have been opened for this lock alone.
+    pub(crate) fn exclusive(dir: Dir, limit: Duration) -> Result<DirLock> {
+        DirLock::acquire(dir, FlockOperation::NonBlockingLockExclusive, limit)
+    }
+
+    fn acquire(dir: Dir, operation: FlockOperation, limit: Duration) -> Result<DirLock> {
+        let locked = wait(limit, || match rustix::fs::flock(&dir, operation) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
+            Err(error) => Err(Error::io("lock", dir.path(), error.into())),
+        })?;
+        match locked {
+            Ok(()) => Ok(DirLock(dir)),
+            Err(waited) => Err(ErrorKind::Locked { path: dir.path().to_owned(), waited, holder: None }.into()),
+        }
+    }
+}
+
+/// Tries until it succeeds or the time is over; then, how long that was.
+fn wait(limit: Duration, mut attempt: impl FnMut() -> Result<bool>) -> Result<Result<(), Duration>> {
+    let start = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if attempt()? {
+            return Ok(Ok(()));
+        }
+        let waited = start.elapsed();
+        if waited >= limit {
+            return Ok(Err(waited));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// What a holder writes down: its process, when that was started, and since when it has the lock.
+///
+/// Numbers of processes are given again, and a process may be dead that wrote this: only a process that was started at
+/// the same tick is the one.
+struct Note {
+    pid: u32,
+    started: u64,
+    since: u64,
+}
+
+impl Note {
+    fn own() -> Note {
+        let pid = std::process::id();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Note { pid, started: started(pid).unwrap_or(0), since }
+    }
+
+    /// Who that is, if it still lives.
+    fn holder(&self) -> Option<Holder> {
+        let lives = self.started != 0 && started(self.pid) == Some(self.started);
+        let since = UNIX_EPOCH.checked_add(Duration::from_secs(self.since))?;
+        lives.then_some(Holder { pid: self.pid, since })
+    }
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} {} {}", self.pid, self.started, self.since)
+    }
+}
+
+fn read_note(file: &File) -> Option<Note> {
+    let mut text = [0; MAX_NOTE];
+    let length = file.read_at(&mut text, 0).ok()?;
+    let line = std::str::from_utf8(&text[..length]).ok()?.lines().next()?;
+    let mut numbers = line.split(' ');
+    let mut next = || numbers.next()?.parse().ok();
+    let (pid, started, since) = (next()?, next()?, next()?);
+    Some(Note { pid: u32::try_from(pid).ok()?, started, since })
+}
+
+/// When a process was started, in ticks since the machine was; none if it is gone, or dead and not yet buried, or
+/// nobody says (proc(5), `/proc/pid/stat`).
+fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may have blanks and parentheses in it.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let is_dead = matches!(fields.first(), Some(&("Z" | "X")));
+    if is_dead { None } else { fields.get(19)?.parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(50);
+
+    fn holder(error: Error) -> Option<Holder> {
+        match error.into_kind() {
+            ErrorKind::Locked { holder, .. } => holder,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// P6: who holds a lock is said; who held it, and is dead, is not.
+    #[test]
+    fn a_holder_is_named_and_a_dead_one_is_not() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = Dir::open(scratch.path()).unwrap();
+        let lock = Lock::acquire(&dir, "lock", SOON).unwrap();
+        let found = holder(Lock::acquire(&dir, "lock", SOON).unwrap_err()).unwrap();
+        assert_eq!(found.pid, std::process::id());
+        let error = Lock::acquire(&dir, "lock", SOON).unwrap_err().to_string();
+        assert!(error.contains(&format!("by process {} since ", found.pid)), "{error}");
+
+        // A process that was killed left its note, and its number was given to another; or nobody has it.
+        for note in [format!("{} 1 1\n", found.pid), "4194305 7 7\n".to_owned(), "rubbish".to_owned(), String::new()] {
+            lock.0.set_len(0).unwrap();
+            lock.0.write_all_at(note.as_bytes(), 0).unwrap();
+            let error = Lock::acquire(&dir, "lock", SOON).unwrap_err();
+            assert_eq!(holder(error).map(|holder| holder.pid), None, "{note:?}");
+        }
+        drop(lock);
+        assert_eq!(std::fs::read(scratch.path().join("lock")).unwrap(), b"");
+        let _lock = Lock::acquire(&dir, "lock", SOON).unwrap();
+    }
+
+    /// Two open files of one directory exclude each other, in one process too.
+    #[test]
+    fn directories_are_locked_shared_or_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = || Dir::open(scratch.path()).unwrap();
+        let shared = DirLock::shared(dir(), SOON).unwrap();
+        let second = DirLock::shared(dir(), SOON).unwrap();
+        assert_eq!(holder(DirLock::exclusive(dir(), SOON).unwrap_err()).map(|holder| holder.pid), None);
+        drop((shared, second));
+        let _alone = DirLock::exclusive(dir(), SOON).unwrap();
+        let _ = DirLock::shared(dir(), SOON).unwrap_err();
     }
 }

@@ -309,6 +309,13 @@ impl Image {
         self.store.is_whole(&self.parts.manifest)
     }
 
+    /// The same image, whose blobs are not collected before this is dropped, from the moment at which each is asked for.
+    pub(crate) fn held(&self) -> Result<Image> {
+        let store = self.store.held()?;
+        store.note_use(self.root());
+        Ok(Image { store, parts: Arc::clone(&self.parts) })
+    }
+
     /// Fails if the configuration says that the image does not run on `platform`.
     pub(crate) fn check_platform(&self, wanted: &Platform) -> Result<()> {
         self.parts.config.as_ref().map_or(Ok(()), |config| config.check_platform(wanted))

@@ -83,7 +83,8 @@ impl Image {
     pub fn unpack_with(&self, target: impl AsRef<Path>, options: &Options<'_>) -> Result<Unpacked> {
         let target = target.as_ref();
         let unpack = || {
-            let layers = self.layers()?;
+            let held = self.held()?;
+            let layers = held.layers()?;
             options.limits.check(Limit::Layers, layers.len() as u64)?;
             let aside = Aside::new(target)?;
             if aside.is_within(self.store.dir())? {

@@ -3,10 +3,16 @@
 use std::fs::File;
 use std::io;
 use std::io::Read;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use rustix::fs::Stat;
 
 use super::Durability;
 use super::Store;
+use super::age;
 use super::layout::BLOBS;
+use super::layout::OURS;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Algorithm;
@@ -17,9 +23,13 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::dir::Dir;
 use crate::fs::dir::is_file_of;
+use crate::fs::dir::modified;
 use crate::manifest::MAX_DOCUMENT;
 use crate::media_type::MediaType;
 use crate::verify::VerifiedReader;
+
+/// A blob that is younger is as good as new. Far less than the age at which `gc` collects.
+const FRESH: Duration = Duration::from_secs(10 * 60);
 
 /// A reader of a blob that reports its end only after size and digest held. Made by [`Store::blob`].
 pub type BlobReader = VerifiedReader<File>;
@@ -31,6 +41,7 @@ impl Store {
     ///
     /// [`ErrorKind::Io`] if the operating system refuses to say.
     pub fn contains(&self, blob: &Descriptor) -> Result<bool> {
+        self.hold(blob)?;
         let Some(dir) = self.existing_blobs_dir(blob.digest.algorithm())? else { return Ok(false) };
         let stat = dir.stat(&blob.digest.hex().to_string())?;
         Ok(stat.is_some_and(|stat| is_file_of(&stat, blob.size)))
@@ -101,7 +112,11 @@ impl Store {
     pub(crate) fn write_as(&self, promise: &Descriptor, content: &[u8]) -> Result<()> {
         crate::verify::check(promise, content)?;
         if self.contains(promise)? && self.read(promise).is_ok_and(|found| found == content) {
-            return self.settle(promise);
+            match self.settle(promise) {
+                // Nobody pinned it, and it was just collected.
+                Err(error) if error.is_not_found() => {}
+                done => return done,
+            }
         }
         let mut writer = self.writer(promise.digest.algorithm())?;
         writer.append(content)?;
@@ -119,8 +134,13 @@ impl Store {
     }
 
     /// Brings a blob that is there to the disk, whoever wrote it and with whatever durability: what is relied on is
-    /// promised anew. Costs little where it is there already.
+    /// promised anew, and as young as if it had just come. Costs little where it is there already.
     pub(crate) fn settle(&self, blob: &Descriptor) -> Result<()> {
+        match self.freshen(blob) {
+            // Who cannot write there collects nothing either.
+            Err(error) if matches!(error.kind(), ErrorKind::ReadOnly { .. }) => {}
+            done => done?,
+        }
         if self.durability == Durability::None {
             return Ok(());
         }
@@ -132,6 +152,31 @@ impl Store {
         self.durability.sync_dir(&dir)
     }
 
+    /// Notes that an image is used: when that was last is the time of its root's file.
+    pub(crate) fn note_use(&self, root: &Descriptor) {
+        if self.dir().stat(OURS).is_ok_and(|found| found.is_some()) {
+            // What cannot be noted is forgotten.
+            let _ = self.freshen(root);
+        }
+    }
+
+    /// Makes a blob that is there young, so that `gc` spares it as it spares one that was just written.
+    fn freshen(&self, blob: &Descriptor) -> Result<()> {
+        self.hold(blob)?;
+        let missing = || Error::not_found(format!("blob {}", blob.digest));
+        let dir = self.existing_blobs_dir(blob.digest.algorithm())?.ok_or_else(missing)?;
+        let name = blob.digest.hex().to_string();
+        let is_fresh = |stat: &Stat| age(modified(stat), SystemTime::now()).is_some_and(|age| age < FRESH);
+        if dir.stat(&name)?.as_ref().is_some_and(is_fresh) {
+            return Ok(());
+        }
+        let _held = self.hold_off_sweeps()?;
+        if dir.stat(&name)?.is_none() {
+            return Err(missing());
+        }
+        dir.touch(&name)
+    }
+
     /// Puts a blob's content, verified, into a new file in the place of its old one.
     fn write_again(&self, blob: &Descriptor) -> Result<()> {
         let mut writer = self.writer(blob.digest.algorithm())?;
@@ -141,6 +186,7 @@ impl Store {
 
     /// The file of the blob, in its promised size and not verified.
     pub(crate) fn open_blob(&self, blob: &Descriptor) -> Result<File> {
+        self.hold(blob)?;
         let missing = || Error::not_found(format!("blob {}", blob.digest));
         let dir = self.existing_blobs_dir(blob.digest.algorithm())?.ok_or_else(missing)?;
         let opened = dir.file_and_size(&blob.digest.hex().to_string());
@@ -152,7 +198,7 @@ impl Store {
     }
 
     /// The folder of the blobs of one algorithm, if it is there. It is opened once, like the store itself.
-    fn existing_blobs_dir(&self, algorithm: Algorithm) -> Result<Option<&Dir>> {
+    pub(super) fn existing_blobs_dir(&self, algorithm: Algorithm) -> Result<Option<&Dir>> {
         let folder = &self.shared.blobs[algorithm as usize];
         if let Some(dir) = folder.get() {
             return Ok(Some(dir));

@@ -79,6 +79,11 @@ impl<'a> Index<'a> {
         })
     }
 
+    /// All entries, views among them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entry<'a>> {
+        self.entries.iter()
+    }
+
     /// The entry of this name.
     pub(super) fn find(&self, name: &str) -> Option<&Entry<'a>> {
         self.entries.iter().find(|entry| matches!(&entry.role, Role::Root(Some(found)) if found == name))
@@ -101,6 +106,22 @@ impl<'a> Index<'a> {
                 entry.forget_name();
             }
         }
+    }
+
+    /// An index without entries.
+    pub(super) fn empty() -> Index<'static> {
+        Index { fields: BTreeMap::new(), entries: Vec::new() }
+    }
+
+    /// Adds a root without a name.
+    pub(super) fn push_unnamed(&mut self, root: &Descriptor) -> Result<()> {
+        self.entries.push(Entry::new(root, &[], Role::Root(None))?);
+        Ok(())
+    }
+
+    /// Keeps the entries of which this is true.
+    pub(super) fn retain(&mut self, keep: impl FnMut(&Entry<'a>) -> bool) {
+        self.entries.retain(keep);
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -131,6 +152,19 @@ impl<'a> Index<'a> {
 impl Entry<'_> {
     pub(super) fn descriptor(&self) -> Result<Descriptor> {
         serde_json::from_str(self.raw.get()).map_err(|error| Error::invalid_document(INDEX, error))
+    }
+
+    /// What it is called, or is what other tools see of.
+    pub(super) fn name(&self) -> Option<&str> {
+        match &self.role {
+            Role::Root(name) => name.as_deref(),
+            Role::Lost(_) => None,
+            Role::View(name) => Some(name),
+        }
+    }
+
+    pub(super) fn is_view(&self) -> bool {
+        matches!(self.role, Role::View(_))
     }
 
     fn is_called(&self, name: &str) -> bool {

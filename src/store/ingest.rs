@@ -106,6 +106,20 @@ impl Store {
         }
     }
 
+    /// The bytes of unfinished blobs, of those that count: of which blobs they are is known if that was promised.
+    pub(super) fn partial_bytes(&self, counts: impl Fn(Option<Digest>) -> bool) -> Result<u64> {
+        let Some(dir) = self.existing_partial_dir()? else { return Ok(0) };
+        let mut bytes: u64 = 0;
+        for name in dir.names()? {
+            if partial_of(&name).is_some_and(&counts)
+                && let Some(stat) = dir.stat(&name)?
+            {
+                bytes = bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+            }
+        }
+        Ok(bytes)
+    }
+
     fn start(&self, dir: Dir, name: String, file: File, algorithm: Algorithm, keep: bool) -> Result<BlobWriter> {
         let hasher = Hasher::new(algorithm);
         Ok(BlobWriter { store: self.clone(), dir, name, file, hasher, algorithm, written: 0, keep, published: false })
@@ -202,8 +216,13 @@ impl BlobWriter {
         let blobs = self.store.blobs_dir(self.algorithm)?;
         let name = promise.digest.hex().to_string();
         if self.store.contains(promise)? && holds(&blobs, &name, promise) {
-            self.keep = false;
-            return self.store.settle(promise);
+            match self.store.settle(promise) {
+                Err(error) if error.is_not_found() => {}
+                done => {
+                    self.keep = false;
+                    return done;
+                }
+            }
         }
         self.put_in_place(promise)
     }
@@ -211,7 +230,10 @@ impl BlobWriter {
     fn put_in_place(&mut self, promise: &Descriptor) -> Result<()> {
         let blobs = self.store.blobs_dir(self.algorithm)?;
         let name = promise.digest.hex().to_string();
+        self.store.hold(promise)?;
         self.check_file()?;
+        // An earlier attempt may have written the last byte long ago; the blob is young all the same.
+        self.dir.touch(&self.name)?;
         if let Err(error) = self.store.durability.sync_file(&self.file, &self.dir) {
             // After a failed sync nobody knows what of the file is on the disk, and the next sync would not say
             // either: the file is given up.
@@ -264,10 +286,11 @@ impl BlobWriter {
     }
 
     /// Closes the file, which stays aside: for whoever has more blobs in hand than files can be open.
-    pub(crate) fn park(mut self) -> Parked {
+    pub(crate) fn park(mut self) -> Result<Parked> {
+        self.store.hold_partial(&self.name)?;
         self.published = true;
         let name = std::mem::take(&mut self.name);
-        Parked { store: self.store.clone(), name, digest: self.digest(), size: self.written }
+        Ok(Parked { store: self.store.clone(), name, digest: self.digest(), size: self.written })
     }
 }
 
@@ -286,8 +309,8 @@ impl Read for Written<'_> {
     }
 }
 
-/// A blob that is whole, aside and closed; it is removed when this is dropped. Nobody holds its lock: whoever clears
-/// up may take it for left behind, and then it cannot be taken up again.
+/// A blob that is whole, aside and closed; it is removed when this is dropped. Nobody holds its lock, and only a lease
+/// tells that it was not left behind: without one, it may be gone when it is taken up again.
 #[derive(Debug)]
 #[must_use = "what is not committed is not in the store"]
 pub(crate) struct Parked {
@@ -344,8 +367,16 @@ impl Drop for BlobWriter {
     }
 }
 
+/// Whether a name is one of unfinished blobs, and of which blob, if that was promised.
+pub(super) fn partial_of(name: &str) -> Option<Option<Digest>> {
+    if let Some(random) = name.strip_prefix("new-") {
+        return (random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(None);
+    }
+    name.replacen('-', ":", 1).parse().ok().map(Some)
+}
+
 /// Whether the open file is still the one that has this name.
-fn is_in(dir: &Dir, name: &str, file: &File) -> Result<bool> {
+pub(super) fn is_in(dir: &Dir, name: &str, file: &File) -> Result<bool> {
     let open = rustix::fs::fstat(file).map_err(|error| Error::io("read", &dir.path().join(name), error.into()))?;
     let there = dir.stat(name)?;
     Ok(there.is_some_and(|stat| stat.st_ino == open.st_ino && stat.st_dev == open.st_dev))

@@ -27,6 +27,12 @@ pub(super) const BLOBS: &str = "blobs";
 /// What is ours alone lies here.
 pub(super) const OURS: &str = "layercake";
 const PARTIAL: &str = "partial";
+const LEASES: &str = "leases";
+/// How many bytes the store may have.
+pub(super) const LIMIT: &str = "limit";
+/// The names that are not taken away to make room.
+pub(super) const PINS: &str = "pins";
+pub(super) const QUARANTINE: &str = "quarantine";
 pub(super) const FACTS: &str = "facts";
 const LOCK: &str = "lock";
 const VERSION: &str = "version";
@@ -110,12 +116,53 @@ impl Store {
         Ok(ours)
     }
 
+    /// The same, not looked at further if it is there.
+    pub(super) fn ours_or_new(&self) -> Result<Dir> {
+        match self.dir().dir(OURS) {
+            Err(error) if error.is_not_found() => self.ours(),
+            done => done,
+        }
+    }
+
     /// The folder of unfinished blobs, made if it is missing.
     pub(super) fn partial_dir(&self) -> Result<Dir> {
         let ours = self.ours()?;
         let (partial, _) = ours.make_dir(PARTIAL)?;
         Prepared::once(&self.prepared.partial, || self.durability.sync_dir(&ours))?;
         Ok(partial)
+    }
+
+    /// The folder of leases, made if it is missing.
+    pub(super) fn leases_dir(&self) -> Result<Dir> {
+        let ours = self.ours()?;
+        let (leases, _) = ours.make_dir(LEASES)?;
+        Prepared::once(&self.prepared.leases, || self.durability.sync_dir(&ours))?;
+        Ok(leases)
+    }
+
+    pub(super) fn existing_leases_dir(&self) -> Result<Option<Dir>> {
+        self.existing(LEASES)
+    }
+
+    pub(super) fn existing_partial_dir(&self) -> Result<Option<Dir>> {
+        self.existing(PARTIAL)
+    }
+
+    /// A folder of ours, if it is there.
+    pub(super) fn existing(&self, name: &str) -> Result<Option<Dir>> {
+        match self.dir().dir(OURS).and_then(|ours| ours.dir(name)) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The folder of what was found to be damaged, made if it is missing.
+    pub(super) fn quarantine_dir(&self) -> Result<Dir> {
+        let ours = self.ours()?;
+        let (quarantine, _) = ours.make_dir(QUARANTINE)?;
+        self.durability.sync_dir(&ours)?;
+        Ok(quarantine)
     }
 
     /// The folder of the blobs of one algorithm, made if it is missing.
@@ -138,6 +185,7 @@ impl Store {
 pub(super) struct Prepared {
     ours: AtomicBool,
     partial: AtomicBool,
+    leases: AtomicBool,
     blobs: [AtomicBool; Algorithm::ALL.len()],
 }
 

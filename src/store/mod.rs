@@ -2,8 +2,13 @@
 //!
 //! * [`Store`] is such a directory. Other tools read it as it stands.
 //! * [`Name`] is what the directory calls an image: a reference, or whatever another tool wrote.
+//! * [`PreviousValue`] is what a name must mean for a change of it to take place.
 //! * [`BlobReader`] reads a blob, and reports its end only after size and digest held.
 //! * [`BlobWriter`] takes a blob in; nobody sees it before [`commit_as`](BlobWriter::commit_as) found it whole.
+//! * [`GcOptions`] says what is spared when garbage is collected, [`Collected`] what was not.
+//! * [`Usage`] says where the bytes are, [`ImageUsage`] what one image has and shares.
+//! * [`Problem`] is one thing that is wrong with a store: [`Checked`] lists them, [`Repaired`] what became of them.
+//! * [`Room`] says how much more a store can take.
 //! * [`Durability`] is what is promised of power cuts.
 //!
 //! ```
@@ -26,39 +31,67 @@
 //! [the guide](crate::guide::layout). What the layout has no word for (the lock, partial downloads, what was
 //! counted) lies in a folder `layercake` beside it, which other tools leave alone.
 //!
-//! It does not: delete blobs that no name leads to any more.
+//! Nothing is deleted before somebody asks: [`Store::gc`] deletes what nothing leads to any more, and
+//! [`Store::remove`] an image. Meanwhile a lease ([`Store::leased`]) keeps what an operation has in hand.
 
 mod blobs;
+mod check;
+mod checkouts;
 mod facts;
+mod garbage;
+mod gc;
+mod graph;
+mod hashing;
 mod index;
 mod ingest;
 mod layout;
+mod lease;
+mod mark;
 mod names;
+mod problem;
+mod repair;
+mod room;
 mod roots;
 mod steps;
 mod tags;
 mod trees;
+mod unpacked;
+mod usage;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use facts::Facts;
 use layout::Prepared;
+use lease::Lease;
 
 use crate::digest::Algorithm;
 use crate::fs::dir::Dir;
 
 pub use crate::fs::atomic::Durability;
 pub use blobs::BlobReader;
+pub use garbage::Collected;
+pub use garbage::GcOptions;
+pub use garbage::Removed;
+pub use garbage::UnpackedPolicy;
 pub use ingest::BlobWriter;
 pub(crate) use ingest::Parked;
 pub use names::Name;
+pub use problem::CheckOptions;
+pub use problem::Checked;
+pub use problem::Problem;
+pub use repair::Repaired;
+pub use room::Room;
 pub(crate) use roots::oci_twin;
 pub(crate) use steps::StepRecord;
+pub use tags::PreviousValue;
 pub(crate) use tags::entries_of;
 pub(crate) use tags::layout_entries;
+pub use usage::ImageUsage;
+pub use usage::Usage;
 
 /// How long a change of names waits for other processes that change names.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
@@ -82,6 +115,8 @@ pub struct Store {
     durability: Durability,
     /// Which folders this handle made sure of.
     prepared: Arc<Prepared>,
+    /// What keeps `gc` away from what this handle relies on.
+    lease: Option<Arc<Lease>>,
 }
 
 #[derive(Debug)]
@@ -100,7 +135,7 @@ impl Store {
 
     fn at(dir: Dir) -> Store {
         let shared = Shared { dir, blobs: Default::default(), facts: Facts::default() };
-        Store { shared: Arc::new(shared), durability: Durability::Full, prepared: Arc::default() }
+        Store { shared: Arc::new(shared), durability: Durability::Full, prepared: Arc::default(), lease: None }
     }
 
     pub(crate) fn dir(&self) -> &Dir {
@@ -117,4 +152,9 @@ impl Store {
     pub fn durability(&self) -> Durability {
         self.durability
     }
+}
+
+/// How old something is; none if it is from the future, as after a jump of the clock.
+fn age(time: SystemTime, now: SystemTime) -> Option<Duration> {
+    now.duration_since(time).ok()
 }

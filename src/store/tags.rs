@@ -8,15 +8,47 @@ use super::index::INDEX;
 use super::index::Index;
 
 use crate::descriptor::Descriptor;
+use crate::digest::Digest;
 use crate::error::Context;
 use crate::error::Error;
+use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::atomic;
 use crate::reference::ImageReference;
 
 /// The most bytes of `index.json`: some 300,000 names.
-const MAX_INDEX: u64 = 128 << 20;
+pub(super) const MAX_INDEX: u64 = 128 << 20;
+/// What `index.json` was before the last change, in the folder of what is ours.
+pub(super) const PREVIOUS_INDEX: &str = "index.json.old";
+
+/// What a name is to mean at the moment in which it is changed.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PreviousValue {
+    /// Whatever it means, or nothing.
+    #[default]
+    Any,
+    /// Nothing: there is no such name.
+    Absent,
+    /// The image or index of this digest.
+    Is(Digest),
+}
+
+impl PreviousValue {
+    fn check(self, name: &str, index: &Index<'_>) -> Result<()> {
+        let expected = match self {
+            PreviousValue::Any => return Ok(()),
+            PreviousValue::Absent => None,
+            PreviousValue::Is(digest) => Some(digest),
+        };
+        let found = index.find(name).map(Entry::descriptor).transpose()?.map(|found| found.digest);
+        if found == expected {
+            return Ok(());
+        }
+        Err(ErrorKind::NameMoved { name: name.to_owned(), expected, found }.into())
+    }
+}
 
 impl Store {
     /// All entries of the layout: what they are called, and the image or index that they lead to, in the layout's
@@ -24,8 +56,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::InvalidDocument`](crate::ErrorKind::InvalidDocument) and
-    /// [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) (128 MiB) if `index.json` cannot be read.
+    /// [`ErrorKind::Io`], [`ErrorKind::InvalidDocument`] and
+    /// [`ErrorKind::LimitExceeded`] (128 MiB) if `index.json` cannot be read.
     pub fn entries(&self) -> Result<impl Iterator<Item = Result<(Name, Descriptor)>> + use<>> {
         Ok(layout_entries(&self.read_index()?)?.into_iter())
     }
@@ -38,7 +70,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is no such name; those of
+    /// [`ErrorKind::NotFound`] if there is no such name; those of
     /// [`entries`](Store::entries).
     pub fn resolve(&self, name: impl Into<Name>) -> Result<Descriptor> {
         let name = name.into();
@@ -69,20 +101,48 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): the blob is not in the store.
-    /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the reference has another digest.
-    /// * [`ErrorKind::Locked`](crate::ErrorKind::Locked): another process changes names for longer than a minute.
-    /// * [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly), [`ErrorKind::StorageFull`](crate::ErrorKind::StorageFull),
-    ///   [`ErrorKind::Io`](crate::ErrorKind::Io): the operating system refuses.
+    /// * [`ErrorKind::NotFound`]: the blob is not in the store.
+    /// * [`ErrorKind::InvalidInput`]: the reference has another digest.
+    /// * [`ErrorKind::Locked`]: another process changes names for longer than a minute.
+    /// * [`ErrorKind::ReadOnly`], [`ErrorKind::StorageFull`],
+    ///   [`ErrorKind::Io`]: the operating system refuses.
     /// * Those of [`entries`](Store::entries), also if there would be too many.
     pub fn tag(&self, reference: &ImageReference, root: &Descriptor) -> Result<Option<Descriptor>> {
+        self.tag_if(reference, root, PreviousValue::Any)
+    }
+
+    /// The same, if the name means at that moment what is expected. Nobody can change it in between.
+    ///
+    /// ```
+    /// use layercake::store::PreviousValue;
+    /// use layercake::{ErrorKind, ImageReference, MediaType, Store};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("store"))?;
+    /// # let [old, new] = [store.write(MediaType::OCTET_STREAM, b"1")?, store.write(MediaType::OCTET_STREAM, b"2")?];
+    /// let name: ImageReference = "example.com/app:1".parse()?;
+    /// store.tag_if(&name, &old, PreviousValue::Absent)?;
+    /// store.tag_if(&name, &new, PreviousValue::Is(old.digest))?;
+    /// let late = store.tag_if(&name, &old, PreviousValue::Is(old.digest)).unwrap_err();
+    /// assert!(matches!(late.kind(), ErrorKind::NameMoved { found: Some(found), .. } if *found == new.digest));
+    /// # Ok::<(), layercake::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NameMoved`] if it means something else; those of
+    /// [`tag`](Store::tag).
+    pub fn tag_if(
+        &self,
+        reference: &ImageReference,
+        root: &Descriptor,
+        expected: PreviousValue,
+    ) -> Result<Option<Descriptor>> {
         let tag = || {
             if reference.digest().is_some_and(|digest| digest != root.digest) {
                 return Err(Error::invalid_input(format!("the name's digest is not {}", root.digest)));
             }
-            if !self.contains(root)? {
-                return Err(Error::not_found(format!("blob {}", root.digest)));
-            }
+            self.require(root)?;
             let name = reference.exact().to_string();
             self.settle(root)?;
             let entries = match self.view(root)? {
@@ -93,6 +153,11 @@ impl Store {
                 None => vec![Entry::plain(&name, root)?],
             };
             self.change(|index| {
+                expected.check(&name, index)?;
+                // Collected meanwhile, if nobody leads to it. From here on it is not: `gc` wants this lock too.
+                for entry in &entries {
+                    self.require(&entry.descriptor()?)?;
+                }
                 let before = index.find(&name).and_then(|entry| entry.descriptor().ok());
                 index.put(&name, entries);
                 Ok(before)
@@ -105,18 +170,25 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is no such name; else those of
+    /// [`ErrorKind::NotFound`] if there is no such name; else those of
     /// [`tag`](Store::tag).
     pub fn untag(&self, name: impl Into<Name>) -> Result<Descriptor> {
+        self.untag_if(name, PreviousValue::Any)
+    }
+
+    /// The same, if the name means at that moment what is expected.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NameMoved`] if it means something else; those of
+    /// [`untag`](Store::untag).
+    pub fn untag_if(&self, name: impl Into<Name>, expected: PreviousValue) -> Result<Descriptor> {
         let name = name.into();
         let untag = || {
-            let spelling = match &name {
-                Name::Reference(reference) => reference.exact().to_string(),
-                Name::Verbatim(text) => text.clone(),
-                Name::Unnamed => return Err(Error::invalid_input("an entry without a name has none to take away")),
-            };
+            let spelling = spelling_of(&name)?;
             let missing = || Error::not_found(format!("image {name}"));
             self.change(|index| {
+                expected.check(&spelling, index)?;
                 let before = index.find(&spelling).ok_or_else(missing)?.descriptor()?;
                 index.remove(&spelling);
                 Ok(before)
@@ -125,7 +197,19 @@ impl Store {
         untag().context(|| format!("untag {name}"))
     }
 
-    fn read_index(&self) -> Result<String> {
+    /// What other tools see under a name.
+    pub(super) fn views(&self, name: &Name) -> Result<Vec<Descriptor>> {
+        let (text, spelling) = (self.read_index()?, spelling_of(name)?);
+        let index = Index::parse(&text)?;
+        let views = index.all().filter(|entry| entry.is_view() && entry.name() == Some(&spelling));
+        views.map(Entry::descriptor).collect()
+    }
+
+    fn require(&self, blob: &Descriptor) -> Result<()> {
+        if self.contains(blob)? { Ok(()) } else { Err(Error::not_found(format!("blob {}", blob.digest))) }
+    }
+
+    pub(super) fn read_index(&self) -> Result<String> {
         let bytes = self.dir().read(INDEX, Limit::LayoutSize, MAX_INDEX)?;
         String::from_utf8(bytes).map_err(|error| Error::invalid_document(INDEX, error))
     }
@@ -144,9 +228,18 @@ impl Store {
             self.settle_names()?;
         } else {
             let ours = self.ours()?;
-            atomic::replace(&ours, "index.json.new", self.dir(), INDEX, content.as_bytes(), self.durability)?;
+            // What names meant before this change, for whoever must repair a damaged one. Without it there is less to
+            // repair it from.
+            let _ = ours.remove(PREVIOUS_INDEX).and_then(|()| self.dir().link(INDEX, &ours, PREVIOUS_INDEX));
+            self.put_index(&content)?;
         }
         Ok(result)
+    }
+
+    /// Replaces `index.json`, under the lock on names.
+    pub(super) fn put_index(&self, content: &str) -> Result<()> {
+        let ours = self.ours()?;
+        atomic::replace(&ours, "index.json.new", self.dir(), INDEX, content.as_bytes(), self.durability)
     }
 
     /// Brings the names that are there to the disk, whoever gave them.
@@ -172,6 +265,15 @@ pub(crate) fn entries_of(name: &str, root: &Descriptor, view: Option<&Descriptor
         None => vec![Entry::plain(name, root)?],
     };
     entries.iter().map(Entry::descriptor).collect()
+}
+
+/// The text of a name that is to be taken away.
+fn spelling_of(name: &Name) -> Result<String> {
+    match name {
+        Name::Reference(reference) => Ok(reference.exact().to_string()),
+        Name::Verbatim(text) => Ok(text.clone()),
+        Name::Unnamed => Err(Error::invalid_input("an entry without a name has none to take away")),
+    }
 }
 
 /// The texts under which an entry of this name may be found, best first.

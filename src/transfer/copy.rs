@@ -80,7 +80,7 @@ impl sealed::Source for (&Store, &Name) {
 
 impl sealed::Source for &Image {
     fn open(&self) -> Result<Origin> {
-        Ok(Origin::image(self))
+        Origin::image(self)
     }
 }
 
@@ -94,7 +94,7 @@ impl sealed::Target for (&Registry, &ImageReference) {
 impl sealed::Target for (&Store, &ImageReference) {
     fn open(&self) -> Result<Destination> {
         let (store, reference) = self;
-        Ok(Destination::Store((*store).clone(), (*reference).clone()))
+        Ok(Destination::Store(store.leased()?, (*reference).clone()))
     }
 }
 
@@ -305,12 +305,14 @@ impl Copying<'_> {
     /// Brings the blobs that are not there; or, with `all`, whichever the target says to have.
     fn blobs(&self, blobs: &[Descriptor], copied: &mut Copied, all: bool) -> Result<()> {
         let neighbours = if all { HashMap::new() } else { self.from.neighbours(self.to, blobs)? };
+        let needed = self.to.reserve(blobs)?;
         let count = blobs.len();
         let named: Vec<(usize, &Descriptor)> = blobs.iter().enumerate().collect();
         let done = jobs::run(&named, self.jobs, self.watch, |(n, blob)| {
             let beside = neighbours.get(&blob.digest).map_or(&[][..], Vec::as_slice);
             self.blob(blob, beside, all).context(|| format!("blob {} of {count}, {}", n + 1, blob.digest))
-        })?;
+        });
+        let done = done.map_err(|error| self.to.explain_full(error, needed))?;
         for (blob, brought) in blobs.iter().zip(done) {
             match brought {
                 None => copied.reused.add(blob.size),

@@ -57,12 +57,14 @@ impl Origin {
         Origin::Registry(repository, reference.or_latest().identifier())
     }
 
-    pub(super) fn image(image: &Image) -> Origin {
-        Origin::Store(image.store().clone(), Box::new(image.descriptor()))
+    pub(super) fn image(image: &Image) -> Result<Origin> {
+        let store = image.store().held()?;
+        store.note_use(image.root());
+        Ok(Origin::Store(store, Box::new(image.descriptor())))
     }
 
     pub(super) fn store(store: &Store, name: &Name) -> Result<Origin> {
-        Ok(Origin::Store(store.clone(), Box::new(store.resolve(name)?)))
+        Ok(Origin::Store(store.held()?, Box::new(store.resolve(name)?)))
     }
 
     pub(super) fn root(&self, watch: &Watch<'_>) -> Result<Root> {
@@ -137,6 +139,21 @@ impl Destination {
     pub(super) fn reference(&self) -> &ImageReference {
         match self {
             Destination::Registry(_, reference) | Destination::Store(_, reference) => reference,
+        }
+    }
+
+    /// Makes sure that there is room, where that can be known. Returns how many bytes are needed.
+    pub(super) fn reserve(&self, blobs: &[Descriptor]) -> Result<u64> {
+        match self {
+            Destination::Registry(..) => Ok(0),
+            Destination::Store(store, _) => store.reserve(&blobs.iter().collect::<Vec<_>>()),
+        }
+    }
+
+    pub(super) fn explain_full(&self, error: Error, needed: u64) -> Error {
+        match self {
+            Destination::Registry(..) => error,
+            Destination::Store(store, _) => store.explain_full(error, needed),
         }
     }
 

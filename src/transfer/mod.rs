@@ -2,10 +2,12 @@
 //!
 //! * [`Pull`] is a pull that is being set up; [`Registry::pull`](crate::Registry::pull) makes one.
 //! * [`PullPolicy`] says when the registry is asked at all.
+//! * [`PullPlan`] is what a pull would do, before it does it, and can be kept.
 //! * [`Pulled`] is what happened, [`PullStatus`] in one word, [`Transferred`] in bytes.
 //! * [`Freshness`] is what [`Registry::check`](crate::Registry::check) finds out: whether a pull would bring anything.
 //! * [`Push`] is a push that is being set up; [`Registry::push`](crate::Registry::push) and
 //!   [`Registry::copy`](crate::Registry::copy) make one. [`Copied`] is what happened.
+//! * [`Repair`] is a repair of a store that is being set up; [`Registry::repair`](crate::Registry::repair) makes one.
 //! * [`copy()`] copies from any [`Source`] to any [`Target`]; [`Transfer`] is that, being set up.
 //!
 //! ```
@@ -39,9 +41,11 @@ mod check;
 mod copy;
 mod ends;
 mod jobs;
+mod plan;
 mod pull;
 mod pulled;
 mod push;
+mod repair;
 mod run;
 
 use std::num::NonZeroUsize;
@@ -52,12 +56,14 @@ pub use copy::Source;
 pub use copy::Target;
 pub use copy::Transfer;
 pub use copy::copy;
+pub use plan::PullPlan;
 pub use pull::Pull;
 pub use pull::PullPolicy;
 pub use pulled::PullStatus;
 pub use pulled::Pulled;
 pub use pulled::Transferred;
 pub use push::Push;
+pub use repair::Repair;
 
 /// How many blobs move at once, unless the caller says otherwise.
 const JOBS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");

@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::NonZeroUsize;
 
 use super::JOBS;
+use super::plan::Planning;
+use super::plan::PullPlan;
 use super::pulled::PullStatus;
 use super::pulled::Pulled;
 use super::pulled::Transferred;
@@ -22,6 +24,7 @@ use crate::event::Silent;
 use crate::event::Watch;
 use crate::image::Image;
 use crate::platform::Platform;
+use crate::reference::Identifier;
 use crate::reference::ImageReference;
 use crate::registry::Registry;
 use crate::store::Name;
@@ -39,6 +42,7 @@ impl Registry {
             jobs: JOBS,
             observer: &Silent,
             cancel: Cancel::new(),
+            planned: None,
         }
     }
 }
@@ -66,6 +70,8 @@ pub struct Pull<'a> {
     jobs: NonZeroUsize,
     observer: &'a dyn Observer,
     cancel: Cancel,
+    /// What the name is taken to mean, whatever it means at the registry now.
+    planned: Option<Digest>,
 }
 
 impl<'a> Pull<'a> {
@@ -136,19 +142,58 @@ impl<'a> Pull<'a> {
         pull().context(|| format!("pull {}", self.reference))
     }
 
+    /// Says what a pull would fetch, and what it would find in the store. Documents are read for that, as far as the
+    /// store does not have them, and nothing is written.
+    ///
+    /// ```
+    /// # use layercake::{testing, Registry, Store};
+    /// use layercake::transfer::PullPlan;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let served = Store::create(dir.path().join("served"))?;
+    /// # testing::Fixture::demo().tag(&served, &"example.com/greeter:1".parse()?)?;
+    /// # let server = testing::Registry::start(&served)?;
+    /// # let name = server.reference("greeter:1")?;
+    /// # let store = Store::create(dir.path().join("store"))?;
+    /// let registry = Registry::new();
+    /// let plan = registry.pull(&name).plan(&store)?;
+    /// println!("{} blobs, {} bytes; {} are there", plan.fetch.len(), plan.bytes, plan.reuse.len());
+    /// let later = PullPlan::from_json(&plan.to_json())?;
+    /// let pulled = later.pull(&registry).to(&store)?;
+    /// assert_eq!(pulled.root.digest, plan.root.digest);
+    /// # Ok::<(), layercake::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`to`](Pull::to) that a registry and documents make.
+    pub fn plan(&self, store: &Store) -> Result<PullPlan> {
+        let plan = || {
+            if self.reference.is_scratch() {
+                return Err(Error::invalid_input("'scratch' is a reserved name"));
+            }
+            let watch = Watch::new(self.observer, self.cancel.clone());
+            let planning = Planning { repository: self.registry.repository(&self.reference)?, store, watch };
+            planning.run(&self.reference, &self.identifier(), self.platform.clone())
+        };
+        plan().context(|| format!("plan to pull {}", self.reference))
+    }
+
     /// The image, if the store has it whole.
     fn present(&self, store: &Store) -> Result<Option<Pulled>> {
         let Some((name, root)) = store.lookup(&Name::from(&self.reference))? else { return Ok(None) };
-        let Some(image) = self.open(store, &root)? else { return Ok(None) };
+        let held = store.held()?;
+        let Some(image) = self.open(&held, &root)? else { return Ok(None) };
         if !image.is_complete()? {
             return Ok(None);
         }
-        match self.rely_on(store, &name, &root, &image) {
+        match self.rely_on(&held, &name, &root, &image) {
             // What cannot be written is there all the same, and is as durable as it ever will be.
             Err(error) if !matches!(error.kind(), ErrorKind::ReadOnly { .. }) => return Err(error),
             _ => {}
         }
         self.observer.event(&Event::Resolved { reference: &self.reference, root: &root });
+        let image = store.assemble(&root, image.manifest().clone())?;
         let reused = Transferred { blobs: 1 + image.manifest().layers().len() as u64, bytes: image.size() };
         Ok(Some(Pulled {
             reference: self.reference.clone(),
@@ -188,6 +233,11 @@ impl<'a> Pull<'a> {
         }
     }
 
+    /// What is asked for: what was planned, or what the name means now.
+    fn identifier(&self) -> Identifier {
+        self.planned.map_or_else(|| self.reference.identifier(), Identifier::Digest)
+    }
+
     fn wanted(&self) -> Platform {
         self.platform.clone().unwrap_or_else(Platform::host)
     }
@@ -195,11 +245,12 @@ impl<'a> Pull<'a> {
     fn ask(&self, store: &Store) -> Result<Pulled> {
         let repository = self.registry.repository(&self.reference)?;
         let watch = Watch::new(self.observer, self.cancel.clone());
-        let mut run = Run::new(repository, store, watch);
+        let leased = store.leased()?;
+        let mut run = Run::new(repository, &leased, watch);
 
         let before = store.lookup(&Name::from(&self.reference))?;
         let id_before = self.id_before(store, before.as_ref().map(|(_, root)| root))?;
-        let document = run.root(&self.reference.identifier(), before.as_ref().map(|(_, root)| root))?;
+        let document = run.root(&self.identifier(), before.as_ref().map(|(_, root)| root))?;
         let root = document.descriptor();
         self.observer.event(&Event::Resolved { reference: &self.reference, root: &root });
         let manifest = run.choose(document, &self.wanted())?;
@@ -224,6 +275,13 @@ impl<'a> Pull<'a> {
             Err(error) if matches!(error.kind(), ErrorKind::Io { .. }) => Err(error),
             Err(_) => Ok(None),
         }
+    }
+}
+
+impl PullPlan {
+    /// The pull of what was planned, from this client's registries.
+    pub fn pull(&self, registry: &Registry) -> Pull<'static> {
+        Pull { platform: self.platform.clone(), planned: Some(self.root.digest), ..registry.pull(&self.reference) }
     }
 }
 

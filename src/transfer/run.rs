@@ -74,7 +74,7 @@ impl<'a> Run<'a> {
     }
 
     /// The manifest or index that a descriptor promises.
-    fn document(&mut self, descriptor: &Descriptor) -> Result<Root> {
+    pub(super) fn document(&mut self, descriptor: &Descriptor) -> Result<Root> {
         if let Some(root) = self.stored(descriptor)? {
             return Ok(root);
         }
@@ -161,9 +161,12 @@ impl<'a> Run<'a> {
             .chain(other.map(|config| ("configuration".to_owned(), config)))
             .filter(|(_, blob)| seen.insert(blob.digest))
             .collect();
+        let blobs: Vec<&Descriptor> = wanted.iter().map(|(_, blob)| *blob).collect();
+        let needed = self.store.reserve(&blobs)?;
         let fetched = jobs::run(&wanted, threads, &self.watch, |(name, blob)| {
             self.blob(blob).context(|| format!("{name}, {}", blob.digest))
-        })?;
+        });
+        let fetched = fetched.map_err(|error| self.store.explain_full(error, needed))?;
         for ((_, blob), fetched) in wanted.iter().zip(fetched) {
             if fetched > 0 || blob.size == 0 {
                 self.fetched.add(fetched);
@@ -176,7 +179,7 @@ impl<'a> Run<'a> {
     }
 
     /// Gets a blob into the store. Returns how many bytes came from the registry.
-    fn blob(&self, blob: &Descriptor) -> Result<u64> {
+    pub(super) fn blob(&self, blob: &Descriptor) -> Result<u64> {
         if self.store.contains(blob)? {
             self.store.settle(blob)?;
             self.watch.tell(&Event::Reused { blob });

@@ -4,6 +4,8 @@
 //! The story behind these: tools that rename before they sync leave files of length zero under final names after a
 //! power cut, and never look at them again.
 
+mod keeping;
+
 use std::path::Path;
 use std::process::Command;
 

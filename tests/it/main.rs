@@ -4,6 +4,7 @@ mod archive;
 mod blame;
 mod breakouts;
 mod builder;
+mod check;
 mod checkout;
 mod conformance;
 mod diff;
@@ -11,20 +12,24 @@ mod documents;
 mod examples;
 mod faithful;
 mod fuzz;
+mod gc;
 
 mod history;
 mod hostile;
 mod image_diff;
 mod images;
+mod keeping;
 mod layers;
 mod made;
 mod model;
 mod names;
 mod platforms;
+mod room;
 mod store;
 mod support;
 mod tags;
 mod unpack;
+mod usage;
 
 #[cfg(feature = "registry")]
 mod auth;
@@ -48,6 +53,10 @@ mod helpers;
 mod hosts;
 #[cfg(feature = "registry")]
 mod interop;
+#[cfg(feature = "registry")]
+mod mend;
+#[cfg(feature = "registry")]
+mod processes;
 #[cfg(feature = "registry")]
 mod pull;
 #[cfg(feature = "registry")]

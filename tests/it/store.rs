@@ -406,6 +406,28 @@ fn a_full_disk_is_said_to_be_full() {
     store.tag(&name("still:works"), &text()).unwrap();
 }
 
+/// Case 100: where not a byte is free, garbage can be collected all the same.
+#[test]
+fn garbage_is_collected_on_a_full_disk() {
+    if !tools::is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mount = Mount::small(&scratch.path("small"), "size=256k");
+    let store = Store::create(mount.0.join("store")).unwrap();
+    store.tag(&name("kept"), &store.write(MediaType::OCTET_STREAM, TEXT).unwrap()).unwrap();
+    store.write(MediaType::OCTET_STREAM, &[7; 50_000]).unwrap();
+    let mut filler = fs::File::create(mount.0.join("filler")).unwrap();
+    while filler.write_all(&[0; 512]).is_ok() {}
+    assert_eq!(store.room().unwrap().available, 0);
+    assert_kind!(failure(store.write(MediaType::OCTET_STREAM, b"one more")), ErrorKind::StorageFull { .. });
+    assert_kind!(failure(store.leased().and_then(|leased| leased.contains(&text()))), ErrorKind::StorageFull { .. });
+    let collected = store.gc_with(&crate::gc::at_once()).unwrap();
+    assert_eq!((collected.blobs.len(), collected.bytes), (1, 50_000));
+    assert!(store.room().unwrap().available >= 50_000);
+    store.write(MediaType::OCTET_STREAM, b"one more").unwrap();
+}
+
 /// A mount that goes away.
 struct Mount(std::path::PathBuf);
 

@@ -10,6 +10,7 @@ use layercake::ErrorKind;
 use layercake::MediaType;
 use layercake::Store;
 use layercake::store::Name;
+use layercake::store::PreviousValue;
 use layercake::testing::Fixture;
 use serde_json::Value;
 use serde_json::json;
@@ -39,6 +40,40 @@ fn names_are_given_moved_and_taken() {
     assert!(failure(store.untag(&app)).is_not_found());
     assert_eq!(store.entries().unwrap().count(), 0);
     assert!(store.contains(&one).unwrap(), "blobs stay");
+}
+
+/// P7: a change that depends on what a name means takes place, or says what it means; of many that expect the same, one.
+#[test]
+fn names_are_changed_on_condition() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let [one, two] = [&b"1"[..], b"2"].map(|content| store.write(MediaType::OCTET_STREAM, content).unwrap());
+    let app = name("example.com/app:1");
+    let text = "example.com/app:1 was expected to mean";
+    let refused = |error: layercake::Error, meaning: [Option<Digest>; 2]| {
+        assert_kind!(error, ErrorKind::NameMoved { expected, found, .. } if [*expected, *found] == meaning);
+        assert!(error.to_string().contains(text), "{error}");
+    };
+    refused(failure(store.tag_if(&app, &one, PreviousValue::Is(two.digest))), [Some(two.digest), None]);
+    assert_eq!(store.tag_if(&app, &one, PreviousValue::Absent).unwrap(), None);
+    refused(failure(store.tag_if(&app, &two, PreviousValue::Absent)), [None, Some(one.digest)]);
+    refused(failure(store.untag_if(&app, PreviousValue::Is(two.digest))), [Some(two.digest), Some(one.digest)]);
+    assert_eq!(store.resolve(&app).unwrap().digest, one.digest);
+    assert_eq!(store.untag_if(&app, PreviousValue::Is(one.digest)).unwrap().digest, one.digest);
+
+    let won = std::sync::atomic::AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let store = Store::open(store.path()).unwrap().with_durability(Durability::None);
+                match store.tag_if(&app, &two, PreviousValue::Absent) {
+                    Ok(_) => drop(won.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
+                    Err(error) => assert_kind!(error, ErrorKind::NameMoved { .. }),
+                }
+            });
+        }
+    });
+    assert_eq!(won.into_inner(), 1);
 }
 
 #[test]

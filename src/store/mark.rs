@@ -1,0 +1,182 @@
+//! What is kept: all that names, checkouts and leases lead to.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use rustix::fs::Stat;
+
+use super::Store;
+use super::checkouts::Checkouts;
+use super::graph::Graph;
+use super::graph::Node;
+use super::graph::is_document;
+use super::index::INDEX;
+use super::index::Index;
+use super::lease::Leases;
+
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::Result;
+use crate::manifest::MAX_DOCUMENT;
+
+/// What is kept. It only grows: what was marked once stays marked.
+#[derive(Debug)]
+pub(super) struct Marks {
+    graph: Graph,
+    kept: HashSet<Digest>,
+    followed: HashSet<Digest>,
+    /// Documents that speak of others, by what they speak of.
+    referrers: HashMap<Digest, Vec<Descriptor>>,
+    /// The configurations of images that are kept.
+    pub(super) configs: Vec<Descriptor>,
+    names: Option<Stat>,
+    pub(super) leases: Leases,
+    pub(super) checkouts: Checkouts,
+}
+
+impl Marks {
+    pub(super) fn new(store: &Store) -> Marks {
+        Marks {
+            graph: Graph::new(store),
+            kept: HashSet::new(),
+            followed: HashSet::new(),
+            referrers: HashMap::new(),
+            configs: Vec::new(),
+            names: None,
+            leases: Leases::default(),
+            checkouts: Checkouts::default(),
+        }
+    }
+
+    pub(super) fn keeps(&self, digest: Digest) -> bool {
+        self.kept.contains(&digest)
+    }
+
+    /// Marks what one root leads to, as far as it can be read.
+    pub(super) fn reach(&mut self, root: &Descriptor) -> Result<()> {
+        self.follow(root.clone())
+    }
+
+    pub(super) fn into_kept(self) -> HashSet<Digest> {
+        self.kept
+    }
+
+    /// Marks what all records lead to. Called again, it adds what has come since.
+    ///
+    /// A record that cannot be read, or a document that is there and damaged, is an error: nobody knows what it leads to.
+    pub(super) fn records(&mut self, store: &Store, grace: Duration, expiry: Duration, now: SystemTime) -> Result<()> {
+        self.leases = Leases::read(store, expiry, now)?;
+        let pinned: Vec<(Digest, u64)> = self.leases.blobs.iter().map(|(digest, size)| (*digest, *size)).collect();
+        for (digest, size) in pinned {
+            self.pinned(digest, size)?;
+        }
+        self.checkouts = Checkouts::read(store, grace, now)?;
+        for (what, root, manifest) in self.checkouts.pins() {
+            self.follow(root)?;
+            self.root(manifest).context(|| what)?;
+        }
+        self.names(store)
+    }
+
+    /// Marks what names lead to, if they have changed.
+    fn names(&mut self, store: &Store) -> Result<()> {
+        let found = store.dir().stat(INDEX)?;
+        let key = |stat: &Stat| (stat.st_ino, stat.st_size, stat.st_ctime, stat.st_ctime_nsec);
+        if found.is_some() && found.as_ref().map(key) == self.names.as_ref().map(key) {
+            return Ok(());
+        }
+        let text = store.read_index()?;
+        for entry in Index::parse(&text)?.all() {
+            let descriptor = entry.descriptor()?;
+            let name = || format!("image {}", entry.name().unwrap_or("<none>"));
+            self.root(descriptor).context(name)?;
+        }
+        self.names = found;
+        Ok(())
+    }
+
+    /// Marks what something leads to that must be there: a name whose document is gone may lead to anything.
+    fn root(&mut self, descriptor: Descriptor) -> Result<()> {
+        let digest = descriptor.digest;
+        let is_followed = is_document(&descriptor);
+        if is_followed && self.graph.node(&descriptor)?.is_none() {
+            return Err(Error::not_found(format!("document {digest}")));
+        }
+        if !is_followed && descriptor.size <= MAX_DOCUMENT {
+            // Of a type that is not known here, it may lead to others all the same.
+            let node = self.graph.node(&descriptor)?;
+            self.keep(digest);
+            return node.map_or(Ok(()), |node| node.children.iter().try_for_each(|child| self.follow(child.clone())));
+        }
+        self.follow(descriptor)
+    }
+
+    /// Marks what a lease pins: with what it leads to, if it is a document.
+    fn pinned(&mut self, digest: Digest, size: u64) -> Result<()> {
+        if self.followed.contains(&digest) {
+            return Ok(());
+        }
+        match self.graph.sniff(digest, size)? {
+            Some(node) => self.follow(node.descriptor.clone()),
+            None => {
+                // It may come to be there later.
+                self.keep(digest);
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks at a blob to which nothing led so far: whether it is a document, and speaks of something that is kept.
+    pub(super) fn look_at(&mut self, digest: Digest, size: u64) -> Result<Option<Rc<Node>>> {
+        let node = self.graph.sniff(digest, size)?;
+        if let Some(Node { subject: Some(subject), descriptor, .. }) = node.as_deref() {
+            self.referrers.entry(*subject).or_default().push(descriptor.clone());
+            if self.keeps(*subject) {
+                self.follow(descriptor.clone())?;
+            }
+        }
+        Ok(node)
+    }
+
+    /// Marks a blob that is young, with all that it leads to.
+    pub(super) fn young(&mut self, digest: Digest, node: Option<&Node>) -> Result<()> {
+        match node {
+            Some(node) => self.follow(node.descriptor.clone()),
+            None => {
+                self.keep(digest);
+                Ok(())
+            }
+        }
+    }
+
+    fn keep(&mut self, digest: Digest) {
+        self.kept.insert(digest);
+    }
+
+    /// Marks a blob, and if it is a document, all that it leads to and all that speak of it. What is not there leads
+    /// nowhere: an index lists images that were never pulled.
+    fn follow(&mut self, start: Descriptor) -> Result<()> {
+        let mut ahead = vec![start];
+        while let Some(descriptor) = ahead.pop() {
+            let digest = descriptor.digest;
+            if self.kept.insert(digest) {
+                ahead.extend(self.referrers.get(&digest).into_iter().flatten().cloned());
+            }
+            if !is_document(&descriptor) || !self.followed.insert(digest) {
+                continue;
+            }
+            let Some(node) = self.graph.node(&descriptor)? else {
+                self.followed.remove(&digest);
+                continue;
+            };
+            self.configs.extend(node.config.clone());
+            ahead.extend(node.children.iter().cloned());
+        }
+        Ok(())
+    }
+}
