@@ -162,18 +162,20 @@ impl Checkout {
         let commit = || {
             let _lock = self.lock(FlockOperation::NonBlockingLockShared)?;
             let changes = self.changes_until(&options.cancel)?;
-            let image = self.compose(&changes, options)?;
+            // Until the new image has its name, nobody but a lease knows that it is wanted.
+            let leased = self.image().in_store(&self.image().store().leased()?);
+            let image = self.compose(&leased, &changes, options)?;
             if let Some(reference) = &options.tag {
                 image.store().tag(reference, &image.descriptor())?;
             }
-            Ok(image)
+            Ok(image.in_store(self.image().store()))
         };
         commit().context(|| format!("commit {}", self.path().display()))
     }
 
-    fn compose(&self, changes: &Changes, options: &CommitOptions) -> Result<Image> {
+    fn compose(&self, base: &Image, changes: &Changes, options: &CommitOptions) -> Result<Image> {
         let created = options.created.unwrap_or_else(SystemTime::now);
-        let mut draft = Draft::of(self.image())?;
+        let mut draft = Draft::of(base)?;
         draft.edit(&options.config)?;
         draft.set_created(created)?;
         for (name, value) in &options.annotations {

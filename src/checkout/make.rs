@@ -76,12 +76,13 @@ impl Image {
             if aside.is_within(self.store().dir())? {
                 return Err(Error::invalid_input("a working copy cannot lie in the store"));
             }
-            let layers = self.unpacked_layers(&folder_of(&ownership), &options.to_unpack(&ownership))?;
-            let making = Making::new(self, aside, layers, Namespace::of(&ownership), options)?;
+            let held = self.held()?;
+            let layers = held.unpacked_layers(&folder_of(&ownership), &options.to_unpack(&ownership))?;
+            let making = Making::new(&held, aside, layers, Namespace::of(&ownership), options)?;
             let mode = making.take_mode()?;
             let store = self.store().dir().real_path()?;
             let state = State::new(mode, &store, self.root(), &self.descriptor(), &ownership);
-            making.publish(path, state)
+            making.publish(self, path, state)
         };
         make().context(|| format!("check image {} out to {}", self.id().short(), path.display()))
     }
@@ -185,7 +186,7 @@ impl<'a> Making<'a> {
         lower
     }
 
-    fn publish(self, path: &Path, state: State) -> Result<Checkout> {
+    fn publish(self, image: &Image, path: &Path, state: State) -> Result<Checkout> {
         let durability = self.image.store().durability();
         state.write(&self.dir, durability)?;
         let copied = state.mode != CheckoutMode::Overlay;
@@ -196,7 +197,7 @@ impl<'a> Making<'a> {
             Dir::open(above)?.sync()?;
         }
         let root = path.join(ROOT);
-        let checkout = Checkout { dir, path, root, state, image: self.image.clone(), layers: self.layers };
+        let checkout = Checkout { dir, path, root, state, image: image.clone(), layers: self.layers };
         match checkout.register().and_then(|()| checkout.mount_if_allowed()) {
             Ok(()) => Ok(checkout),
             Err(error) => {

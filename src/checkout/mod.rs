@@ -149,7 +149,7 @@ impl Checkout {
         let state = State::read(&dir)?;
         let image = store.image_at(&state.manifest)?;
         let ownership = state.ownership();
-        let layers = image.unpacked_layers(&state.folder, &CheckoutOptions::new().to_unpack(&ownership))?;
+        let layers = image.held()?.unpacked_layers(&state.folder, &CheckoutOptions::new().to_unpack(&ownership))?;
         let path = dir.real_path()?;
         let checkout = Checkout { root: path.join(ROOT), dir, path, state, image, layers };
         checkout.register()?;

@@ -73,6 +73,13 @@ impl Dir {
         Ok(crate::fs::to_path(path.as_bytes()))
     }
 
+    /// The same directory, opened once more: for a lock of its own.
+    pub(crate) fn again(&self) -> Result<Dir> {
+        let flags = OFlags::RDONLY | DIRECTORY;
+        let fd = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(|e| read_error(&self.path, e))?;
+        Ok(Dir { fd, path: self.path.clone() })
+    }
+
     /// The directory `name` in this one.
     pub(crate) fn dir(&self, name: &str) -> Result<Dir> {
         let path = self.path.join(name);

@@ -48,7 +48,10 @@ impl Stacked {
 /// changes stays to the byte.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
+    /// With a lease: what is relied on or written is not collected meanwhile.
     pub(super) store: Store,
+    /// The same as the caller has it.
+    plain: Store,
     pub(super) manifest: Object,
     manifest_type: MediaType,
     pub(super) config: Object,
@@ -70,8 +73,14 @@ impl Draft {
         let told: Vec<Object> = document.get("layers")?.unwrap_or_default();
         let layers = manifest.layers().iter().zip(config.diff_ids()?);
         let layers = layers.map(|(blob, diff_id)| NewLayer { blob: blob.clone(), diff_id: *diff_id });
+        let store = image.store().leased()?;
+        // Asking for a blob pins it; what is not here need not be.
+        for blob in manifest.layers().iter().chain([manifest.config()]) {
+            store.contains(blob)?;
+        }
         let mut draft = Draft {
-            store: image.store().clone(),
+            store,
+            plain: image.store().clone(),
             manifest: document,
             manifest_type: manifest.media_type().clone(),
             config_type: manifest.config().media_type.clone(),
@@ -94,7 +103,8 @@ impl Draft {
         let mut config = Object::default();
         ConfigEdit::new().platform(platform).apply(&mut config)?;
         Ok(Draft {
-            store: store.clone(),
+            store: store.leased()?,
+            plain: store.clone(),
             manifest,
             manifest_type: MediaType::OCI_MANIFEST,
             config,
@@ -224,7 +234,7 @@ impl Draft {
         let layers: Vec<&Object> = self.layers.iter().map(|stacked| &stacked.told).collect();
         self.manifest.set("layers", &layers)?;
         let manifest = self.store.write(self.manifest_type.clone(), &self.manifest.to_bytes()?)?;
-        self.store.image_at(&manifest)
+        self.plain.image_at(&manifest)
     }
 
     fn write_config(&mut self) -> Result<()> {

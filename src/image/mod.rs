@@ -309,6 +309,11 @@ impl Image {
         self.store.is_whole(&self.parts.manifest)
     }
 
+    /// The same image, as another handle of its store has it.
+    pub(crate) fn in_store(&self, store: &Store) -> Image {
+        Image { store: store.clone(), parts: Arc::clone(&self.parts) }
+    }
+
     /// The same image, whose blobs are not collected before this is dropped, from the moment at which each is asked for.
     pub(crate) fn held(&self) -> Result<Image> {
         let store = self.store.held()?;

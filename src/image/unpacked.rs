@@ -33,6 +33,7 @@ use crate::event::Event;
 use crate::fs::aside::Aside;
 use crate::fs::atomic;
 use crate::fs::dir::Dir;
+use crate::fs::lock::DirLock;
 use crate::fs::lock::Lock;
 use crate::fs::remove;
 use crate::fs::remove::Nothing;
@@ -80,6 +81,7 @@ impl Image {
                 return Err(Error::invalid_input(reason));
             }
             // Stacks that have something in common have the base in common: one process unpacks it, others wait.
+            let _making = DirLock::shared(dir.again()?, LIMIT)?;
             let _lock = Lock::acquire(&dir, &format!("lock-{}", &base.hex().to_string()[..1]), LIMIT)?;
             let found = Known::of(&dir, &chains)?;
             if found.records.len() == known.records.len() {

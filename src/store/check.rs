@@ -317,7 +317,7 @@ impl<'a> Checking<'a> {
                 }
             }
             for chain in listed.trees.difference(&listed.records) {
-                if !unpacked::is_being_made(&dir, *chain) {
+                if !unpacked::is_being_made(&dir) {
                     self.report(Problem::TreeUnrecorded { path: path(chain) });
                 }
             }

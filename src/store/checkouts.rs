@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
+use serde::Deserializer;
 
 use super::Store;
 use super::age;
@@ -36,11 +38,18 @@ pub(super) struct Checkouts {
 #[derive(Debug, Deserialize)]
 struct Record {
     id: String,
+    /// Percent-encoded: paths are bytes.
+    #[serde(deserialize_with = "path")]
     dir: PathBuf,
     root: Descriptor,
     manifest: Descriptor,
     owners: String,
     chains: Vec<Digest>,
+}
+
+fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok(crate::fs::to_path(&percent_decode_str(&text).collect::<Vec<u8>>()))
 }
 
 #[derive(Deserialize)]

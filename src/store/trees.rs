@@ -1,12 +1,11 @@
 //! Where unpacked layers lie, and the records of working copies.
 
 use super::Store;
+use super::checkouts::CHECKOUTS;
+use super::unpacked::UNPACKED;
 
 use crate::error::Result;
 use crate::fs::dir::Dir;
-
-const UNPACKED: &str = "unpacked";
-const CHECKOUTS: &str = "checkouts";
 
 impl Store {
     /// The folder of the unpacked layers whose files belong to `owners`, made if it is missing. Nobody else may look

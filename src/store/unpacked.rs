@@ -24,7 +24,7 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::aside;
 use crate::fs::dir::Dir;
-use crate::fs::lock::Lock;
+use crate::fs::lock::DirLock;
 use crate::fs::remove;
 use crate::fs::remove::Nothing;
 use crate::manifest::Config;
@@ -74,9 +74,9 @@ pub(super) fn has_tree(dir: &Dir, chain: Digest) -> Result<bool> {
     Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()))
 }
 
-/// Whether somebody has the lock of a tree.
-pub(super) fn is_being_made(dir: &Dir, chain: Digest) -> bool {
-    dir.file(&format!("{}.lock", chain.hex())).is_ok_and(|file| file.try_lock_shared().is_err())
+/// Whether somebody may be making a tree in a folder.
+pub(super) fn is_being_made(dir: &Dir) -> bool {
+    dir.again().and_then(|dir| DirLock::exclusive(dir, Duration::ZERO)).is_err()
 }
 
 /// Removes unpacked layers. Returns how many, and how many bytes they had.
@@ -210,7 +210,8 @@ impl Collector<'_> {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
         };
-        if file.try_lock().is_err() || !is_in(self.dir, &name, &file)? {
+        let alone = self.dir.again().and_then(|dir| DirLock::exclusive(dir, Duration::ZERO));
+        if alone.is_err() || file.try_lock().is_err() || !is_in(self.dir, &name, &file)? {
             return Ok(None);
         }
         // Now nobody can begin to use it; who began before has a record of that by now.
@@ -232,7 +233,8 @@ impl Collector<'_> {
         if self.options.dry_run {
             return Ok(true);
         }
-        let lock = Lock::acquire(self.dir, &format!("{}.lock", chain.hex()), Duration::ZERO);
+        // Who makes trees shares this lock.
+        let lock = self.dir.again().and_then(|dir| DirLock::exclusive(dir, Duration::ZERO));
         let has_record = || self.dir.stat(&format!("{}.json", chain.hex())).map(|found| found.is_some());
         if lock.is_err() || has_record()? {
             return Ok(false);
