@@ -44,7 +44,8 @@ pub(crate) struct Source<'a> {
 /// What a layer has to be: the blob as it is stored, and the tar inside.
 #[derive(Clone, Debug)]
 pub(crate) struct Promise {
-    pub(crate) blob: Descriptor,
+    /// The blob; none where whoever gives the stream verifies that before it ends.
+    pub(crate) blob: Option<Descriptor>,
     pub(crate) diff_id: Digest,
 }
 
@@ -158,12 +159,13 @@ impl Reading {
 
     fn layer(&mut self, source: Source<'_>) -> Result<()> {
         let is_promised = source.promise.is_some();
+        let blob_is_promised = source.promise.as_ref().is_some_and(|promise| promise.blob.is_some());
         if let Some(promise) = source.promise {
             self.hash(ToHash::Layer(Box::new(promise)))?;
         }
         let feed = Feed {
             stream: source.stream,
-            to_hasher: is_promised.then(|| self.to_hasher.clone()),
+            to_hasher: blob_is_promised.then(|| self.to_hasher.clone()),
             pool: Arc::clone(&self.pool),
             chunk: None,
             at: 0,
@@ -277,21 +279,22 @@ fn read_buffered(reader: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usi
 
 /// The thread that hashes.
 fn check_all(messages: &Receiver<ToHash>, count: usize) -> Result<()> {
-    let mut checks: Option<(Check, Check)> = None;
+    let mut checks: Option<(Option<Check>, Check)> = None;
     let mut layer = 0;
     for message in messages {
         let checked = match (message, &mut checks) {
             (ToHash::Layer(promise), checks) => {
                 layer += 1;
-                *checks = Some((Check::new(&promise.blob), Check::of_digest(promise.diff_id)));
+                *checks = Some((promise.blob.as_ref().map(Check::new), Check::of_digest(promise.diff_id)));
                 Ok(())
             }
-            (ToHash::Stored(chunk), Some((stored, _))) => stored.update(chunk.bytes()),
+            (ToHash::Stored(chunk), Some((Some(stored), _))) => stored.update(chunk.bytes()),
             (ToHash::Tar(chunk), Some((_, tar))) => tar.update(chunk.bytes()),
             (ToHash::LayerEnds, Some((stored, tar))) => {
-                stored.finish().and_then(|()| tar.finish().context(|| "diff id".to_owned()))
+                let stored = stored.as_ref().map_or(Ok(()), |stored| stored.finish());
+                stored.and_then(|()| tar.finish().context(|| "diff id".to_owned()))
             }
-            (_, None) => Ok(()),
+            (ToHash::Stored(_), Some((None, _))) | (_, None) => Ok(()),
         };
         checked.context(|| format!("layer {layer} of {count}"))?;
     }

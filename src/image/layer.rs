@@ -90,9 +90,9 @@ impl Layer {
     }
 
     /// What reads the layer for it to be applied, and verifies it.
-    pub(super) fn source(&self) -> Result<Source<'static>> {
+    pub(crate) fn source(&self) -> Result<Source<'static>> {
         let stream = Box::new(self.store.open_blob(&self.descriptor)?);
-        Ok(Source { stream, promise: Some(Promise { blob: self.descriptor.clone(), diff_id: self.diff_id }) })
+        Ok(Source { stream, promise: Some(Promise { blob: Some(self.descriptor.clone()), diff_id: self.diff_id }) })
     }
 
     /// The size of the tar inside, in bytes. It is counted when this is first asked, and kept in the store.

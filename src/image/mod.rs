@@ -77,6 +77,10 @@ pub use layer::Layer;
 pub(crate) use onto::Onto;
 pub use squash::Squash;
 pub(crate) use standing::Standing;
+#[cfg(feature = "registry")]
+pub(crate) use unpack::Unpacking;
+#[cfg(feature = "registry")]
+pub(crate) use unpack::explain;
 pub(crate) use unpacked::UnpackedLayers;
 pub(crate) use unpacked::folder_of;
 

@@ -8,11 +8,13 @@ use rustix::fs::OFlags;
 use crate::changeset::Applier;
 use crate::changeset::Layout;
 use crate::changeset::Options;
+use crate::changeset::Source;
 use crate::changeset::Tars;
 use crate::changeset::Unpacked;
 use crate::changeset::apply_next;
 use crate::changeset::hand_nothing_on;
 use crate::changeset::run;
+use crate::descriptor::Descriptor;
 use crate::error::Context;
 use crate::error::Error;
 use crate::error::ErrorKind;
@@ -23,6 +25,7 @@ use crate::fs::aside::Aside;
 use crate::fs::rooted::Rooted;
 use crate::image::Image;
 use crate::image::Layer;
+use crate::store::Store;
 
 impl Image {
     /// Makes a root file system of the image's layers: a new directory, in which each file is owned by whom the
@@ -85,30 +88,68 @@ impl Image {
         let unpack = || {
             let held = self.held()?;
             let layers = held.layers()?;
-            options.limits.check(Limit::Layers, layers.len() as u64)?;
-            let aside = Aside::new(target)?;
-            if aside.is_within(self.store.dir())? {
-                return Err(Error::invalid_input("the target lies in the store"));
-            }
-            let done = unpack_layers(&aside, target, &layers, options).map_err(|error| explain(error, &layers))?;
-            aside.publish(options.sync)?;
+            let unpacking = Unpacking::new(&self.store, target, options)?;
+            let done = unpacking.run(self.manifest().layers(), layers.iter().map(Layer::source));
+            let done = done.map_err(|error| explain(error, &layers))?;
+            unpacking.publish()?;
             Ok(done)
         };
         unpack().context(|| format!("unpack image {} to {}", self.id().short(), target.display()))
     }
 }
 
-fn unpack_layers(aside: &Aside, target: &Path, layers: &[Layer], options: &Options<'_>) -> Result<Unpacked> {
-    let sources = layers.iter().map(Layer::source);
-    let done = run(sources, options.limits, |tars| match options.layout {
-        Layout::Flat => flat(aside, target, layers, tars, options),
-        Layout::Overlay => overlay(aside, target, layers, tars, options),
-    })?;
-    done.check(options)?;
-    Ok(done)
+/// A root file system on its way: made aside, from layers wherever they come from.
+pub(crate) struct Unpacking<'a> {
+    aside: Aside,
+    target: &'a Path,
+    options: &'a Options<'a>,
 }
 
-fn flat(aside: &Aside, target: &Path, layers: &[Layer], tars: &mut Tars, options: &Options<'_>) -> Result<Unpacked> {
+impl<'a> Unpacking<'a> {
+    /// Of an image of this store.
+    pub(crate) fn new(store: &Store, target: &'a Path, options: &'a Options<'a>) -> Result<Unpacking<'a>> {
+        let aside = Aside::new(target)?;
+        if aside.is_within(store.dir())? {
+            return Err(Error::invalid_input("the target lies in the store"));
+        }
+        Ok(Unpacking { aside, target, options })
+    }
+
+    /// Applies the layers.
+    pub(crate) fn run(
+        &self,
+        layers: &[Descriptor],
+        sources: impl ExactSizeIterator<Item = Result<Source<'static>>> + Send,
+    ) -> Result<Unpacked> {
+        let options = self.options;
+        options.limits.check(Limit::Layers, layers.len() as u64)?;
+        let done = run(sources, options.limits, |tars| match options.layout {
+            Layout::Flat => flat(&self.aside, self.target, layers, tars, options),
+            Layout::Overlay => overlay(&self.aside, self.target, layers, tars, options),
+        })?;
+        done.check(options)?;
+        Ok(done)
+    }
+
+    /// The same once more, from the beginning.
+    pub(crate) fn again(&mut self) -> Result<()> {
+        self.aside = Aside::new(self.target)?;
+        Ok(())
+    }
+
+    /// Gives it its name.
+    pub(crate) fn publish(self) -> Result<()> {
+        self.aside.publish(self.options.sync)
+    }
+}
+
+fn flat(
+    aside: &Aside,
+    target: &Path,
+    layers: &[Descriptor],
+    tars: &mut Tars,
+    options: &Options<'_>,
+) -> Result<Unpacked> {
     let mut applier = Applier::new(Rooted::new(aside.open()?, target), options)?;
     applier.describe_root()?;
     for (n, layer) in layers.iter().enumerate() {
@@ -121,7 +162,13 @@ fn flat(aside: &Aside, target: &Path, layers: &[Layer], tars: &mut Tars, options
 }
 
 /// Each layer into a directory of its own, looking at those below.
-fn overlay(aside: &Aside, target: &Path, layers: &[Layer], tars: &mut Tars, options: &Options<'_>) -> Result<Unpacked> {
+fn overlay(
+    aside: &Aside,
+    target: &Path,
+    layers: &[Descriptor],
+    tars: &mut Tars,
+    options: &Options<'_>,
+) -> Result<Unpacked> {
     let all = aside.open()?;
     hand_nothing_on(&all);
     let mut below: Option<Applier<'_>> = None;
@@ -153,17 +200,17 @@ fn apply(
     applier: &mut Applier<'_>,
     n: usize,
     count: usize,
-    layer: &Layer,
+    layer: &Descriptor,
     tars: &mut Tars,
     options: &Options<'_>,
 ) -> Result<()> {
-    apply_next(applier, tars, options, Some(layer.descriptor())).context(|| format!("layer {} of {count}", n + 1))?;
-    options.observer.event(&Event::Unpacked { layer: layer.descriptor() });
+    apply_next(applier, tars, options, Some(layer)).context(|| format!("layer {} of {count}", n + 1))?;
+    options.observer.event(&Event::Unpacked { layer });
     Ok(())
 }
 
 /// Bytes that make no sense may be the wrong bytes: then that is the error, and fetching the blob again mends it.
-pub(super) fn explain(error: Error, layers: &[Layer]) -> Error {
+pub(crate) fn explain(error: Error, layers: &[Layer]) -> Error {
     if !matches!(error.kind(), ErrorKind::InvalidLayer { .. } | ErrorKind::Compression { .. }) {
         return error;
     }

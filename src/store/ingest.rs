@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 
 use super::Store;
+use super::arrival::Arrival;
+use super::arrival::ArrivingBlob;
 use super::blobs::holds;
 
 use crate::descriptor::Descriptor;
@@ -47,6 +49,8 @@ pub struct BlobWriter {
     /// Whether the file stays for the next attempt if this one ends early.
     keep: bool,
     published: bool,
+    /// Who reads it meanwhile.
+    arrival: Option<Arrival>,
 }
 
 impl Store {
@@ -122,7 +126,8 @@ impl Store {
 
     fn start(&self, dir: Dir, name: String, file: File, algorithm: Algorithm, keep: bool) -> Result<BlobWriter> {
         let hasher = Hasher::new(algorithm);
-        Ok(BlobWriter { store: self.clone(), dir, name, file, hasher, algorithm, written: 0, keep, published: false })
+        let (store, written, published, arrival) = (self.clone(), 0, false, None);
+        Ok(BlobWriter { store, dir, name, file, hasher, algorithm, written, keep, published, arrival })
     }
 }
 
@@ -141,7 +146,18 @@ impl BlobWriter {
         self.file.write_all(bytes).map_err(|error| Error::io("write", &self.dir.path().join(&self.name), error))?;
         self.hasher.update(bytes);
         self.written += bytes.len() as u64;
+        if let Some(arrival) = &self.arrival {
+            arrival.wrote(self.written);
+        }
         Ok(())
+    }
+
+    /// A reader of what is written, from the start, which ends when the blob is committed.
+    #[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "only pulls read what arrives"))]
+    pub(crate) fn arriving(&mut self) -> Result<ArrivingBlob> {
+        let fail = |error| Error::io("open", &self.dir.path().join(&self.name), error);
+        let file = self.file.try_clone().map_err(fail)?;
+        Ok(self.arrival.get_or_insert_with(|| Arrival::new(self.written)).reader(file))
     }
 
     /// Throws away what is here and begins anew.
@@ -152,6 +168,9 @@ impl BlobWriter {
     pub fn restart(&mut self) -> Result<()> {
         self.hasher = Hasher::new(self.algorithm);
         self.written = 0;
+        if let Some(arrival) = &self.arrival {
+            arrival.restarted();
+        }
         let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
         emptied.map_err(|error| Error::io("empty", &self.dir.path().join(&self.name), error))
     }
@@ -178,7 +197,11 @@ impl BlobWriter {
                 self.keep = false;
                 return Err(error);
             }
-            self.publish(promise)
+            self.publish(promise)?;
+            if let Some(arrival) = &self.arrival {
+                arrival.committed();
+            }
+            Ok(())
         };
         commit().context(|| format!("blob {}", promise.digest))
     }

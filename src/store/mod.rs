@@ -34,6 +34,7 @@
 //! Nothing is deleted before somebody asks: [`Store::gc`] deletes what nothing leads to any more, and
 //! [`Store::remove`] an image. Meanwhile a lease ([`Store::leased`]) keeps what an operation has in hand.
 
+mod arrival;
 mod blobs;
 mod check;
 mod checkouts;
@@ -72,6 +73,10 @@ use crate::digest::Algorithm;
 use crate::fs::dir::Dir;
 
 pub use crate::fs::atomic::Durability;
+#[cfg(feature = "registry")]
+pub(crate) use arrival::ArrivingBlob;
+#[cfg(feature = "registry")]
+pub(crate) use arrival::NotArrived;
 pub use blobs::BlobReader;
 pub use garbage::Collected;
 pub use garbage::GcOptions;

@@ -4,6 +4,7 @@
 //! * [`PullPolicy`] says when the registry is asked at all.
 //! * [`PullPlan`] is what a pull would do, before it does it, and can be kept.
 //! * [`Pulled`] is what happened, [`PullStatus`] in one word, [`Transferred`] in bytes.
+//! * [`PulledRootFs`] is what [`Pull::unpack`] did: a pull and a root file system in one pass.
 //! * [`Freshness`] is what [`Registry::check`](crate::Registry::check) finds out: whether a pull would bring anything.
 //! * [`Push`] is a push that is being set up; [`Registry::push`](crate::Registry::push) and
 //!   [`Registry::copy`](crate::Registry::copy) make one. [`Copied`] is what happened.
@@ -37,6 +38,7 @@
 //! # Ok::<(), layercake::Error>(())
 //! ```
 
+mod arrivals;
 mod check;
 mod copy;
 mod ends;
@@ -47,6 +49,7 @@ mod pulled;
 mod push;
 mod repair;
 mod run;
+mod unpack;
 
 use std::num::NonZeroUsize;
 
@@ -64,6 +67,7 @@ pub use pulled::Pulled;
 pub use pulled::Transferred;
 pub use push::Push;
 pub use repair::Repair;
+pub use unpack::PulledRootFs;
 
 /// How many blobs move at once, unless the caller says otherwise.
 const JOBS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");

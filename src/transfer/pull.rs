@@ -64,12 +64,12 @@ pub enum PullPolicy {
 #[derive(Clone)]
 pub struct Pull<'a> {
     registry: Registry,
-    reference: ImageReference,
+    pub(super) reference: ImageReference,
     platform: Option<Platform>,
     policy: PullPolicy,
-    jobs: NonZeroUsize,
-    observer: &'a dyn Observer,
-    cancel: Cancel,
+    pub(super) jobs: NonZeroUsize,
+    pub(super) observer: &'a dyn Observer,
+    pub(super) cancel: Cancel,
     /// What the name is taken to mean, whatever it means at the registry now.
     planned: Option<Digest>,
 }
@@ -124,20 +124,9 @@ impl<'a> Pull<'a> {
     /// * [`ErrorKind::InvalidInput`]: the name is `scratch`.
     /// * [`ErrorKind::Cancelled`].
     pub fn to(&self, store: &Store) -> Result<Pulled> {
-        let pull = || {
-            if self.reference.is_scratch() {
-                return Err(Error::invalid_input("'scratch' is a reserved name"));
-            }
-            match self.policy {
-                PullPolicy::Always => self.ask(store),
-                PullPolicy::IfMissing => match self.present(store)? {
-                    Some(pulled) => Ok(pulled),
-                    None => self.ask(store),
-                },
-                PullPolicy::Never => {
-                    self.present(store)?.ok_or_else(|| Error::not_found(format!("image {}", self.reference)))
-                }
-            }
+        let pull = || match self.without_asking(store)? {
+            Some(pulled) => Ok(pulled),
+            None => self.ask(store, |run, image| run.blobs(image.manifest(), self.jobs, None)),
         };
         pull().context(|| format!("pull {}", self.reference))
     }
@@ -177,6 +166,21 @@ impl<'a> Pull<'a> {
             planning.run(&self.reference, &self.identifier(), self.platform.clone())
         };
         plan().context(|| format!("plan to pull {}", self.reference))
+    }
+
+    /// The image, if the policy is not to ask for it.
+    pub(super) fn without_asking(&self, store: &Store) -> Result<Option<Pulled>> {
+        if self.reference.is_scratch() {
+            return Err(Error::invalid_input("'scratch' is a reserved name"));
+        }
+        match self.policy {
+            PullPolicy::Always => Ok(None),
+            PullPolicy::IfMissing => self.present(store),
+            PullPolicy::Never => {
+                let missing = || Error::not_found(format!("image {}", self.reference));
+                self.present(store)?.ok_or_else(missing).map(Some)
+            }
+        }
     }
 
     /// The image, if the store has it whole.
@@ -242,7 +246,8 @@ impl<'a> Pull<'a> {
         self.platform.clone().unwrap_or_else(Platform::host)
     }
 
-    fn ask(&self, store: &Store) -> Result<Pulled> {
+    /// Asks the registry. `bring` gets the layers of the image that it has.
+    pub(super) fn ask(&self, store: &Store, bring: impl FnOnce(&mut Run<'_>, &Image) -> Result<()>) -> Result<Pulled> {
         let repository = self.registry.repository(&self.reference)?;
         let watch = Watch::new(self.observer, self.cancel.clone());
         let leased = store.leased()?;
@@ -256,8 +261,9 @@ impl<'a> Pull<'a> {
         let manifest = run.choose(document, &self.wanted())?;
         self.observer.event(&Event::Selected { manifest: &manifest.descriptor(), layers: manifest.layers() });
         run.config(&manifest, self.platform.as_ref())?;
-        run.blobs(&manifest, self.jobs)?;
-        let image = store.assemble(&root, manifest)?;
+        let image = leased.assemble(&root, manifest)?;
+        bring(&mut run, &image)?;
+        let image = store.assemble(&root, image.manifest().clone())?;
         let status = if id_before == Some(image.id()) { PullStatus::UpToDate } else { PullStatus::DownloadedNewer };
         run.tag(&self.reference, &root, before.as_ref(), status)?;
         let (fetched, reused) = run.account();

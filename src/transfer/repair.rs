@@ -117,7 +117,7 @@ impl<'a> Repair<'a> {
         if blob.media_type.is_manifest() || blob.media_type.is_index() {
             run.document(blob)?;
         } else {
-            run.blob(blob)?;
+            run.blob(blob, None)?;
         }
         Ok(true)
     }

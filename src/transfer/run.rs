@@ -3,7 +3,10 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use super::arrivals::Arrivals;
 use super::jobs;
 use super::pulled::PullStatus;
 use super::pulled::Transferred;
@@ -151,7 +154,12 @@ impl<'a> Run<'a> {
     }
 
     /// Gets the layers; and of an artifact, what it has in the place of a configuration.
-    pub(super) fn blobs(&mut self, manifest: &Manifest, threads: NonZeroUsize) -> Result<()> {
+    pub(super) fn blobs(
+        &mut self,
+        manifest: &Manifest,
+        threads: NonZeroUsize,
+        arrivals: Option<&Arrivals>,
+    ) -> Result<()> {
         let count = manifest.layers().len();
         let other = Some(manifest.config()).filter(|config| !config.media_type.is_config());
         let layers = manifest.layers().iter().enumerate();
@@ -164,7 +172,7 @@ impl<'a> Run<'a> {
         let blobs: Vec<&Descriptor> = wanted.iter().map(|(_, blob)| *blob).collect();
         let needed = self.store.reserve(&blobs)?;
         let fetched = jobs::run(&wanted, threads, &self.watch, |(name, blob)| {
-            self.blob(blob).context(|| format!("{name}, {}", blob.digest))
+            self.blob(blob, arrivals).context(|| format!("{name}, {}", blob.digest))
         });
         let fetched = fetched.map_err(|error| self.store.explain_full(error, needed))?;
         for ((_, blob), fetched) in wanted.iter().zip(fetched) {
@@ -178,14 +186,25 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Gets a blob into the store. Returns how many bytes came from the registry.
-    pub(super) fn blob(&self, blob: &Descriptor) -> Result<u64> {
+    /// What ends the pull from inside.
+    pub(super) fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.watch.stop)
+    }
+
+    /// Gets a blob into the store, and lets others read it meanwhile. Returns how many bytes came from the registry.
+    pub(super) fn blob(&self, blob: &Descriptor, arrivals: Option<&Arrivals>) -> Result<u64> {
         if self.store.contains(blob)? {
             self.store.settle(blob)?;
+            if let Some(arrivals) = arrivals {
+                arrivals.put(blob.digest, None);
+            }
             self.watch.tell(&Event::Reused { blob });
             return Ok(0);
         }
         let mut writer = self.store.resume(blob)?;
+        if let Some(arrivals) = arrivals {
+            arrivals.put(blob.digest, Some(writer.arriving()?));
+        }
         let mut fetched = 0;
         let mut chunk = vec![0; CHUNK];
         self.watch.tell(&Event::Started { blob, resumed: writer.written() });

@@ -1,0 +1,150 @@
+//! From a registry to a root file system, in one pass: each layer's bytes are hashed, stored, decompressed, hashed again
+//! and applied while they arrive.
+
+use std::path::Path;
+
+use super::Pull;
+use super::arrivals::Arrivals;
+use super::arrivals::is_not_arrived;
+use super::pulled::Pulled;
+use super::run::Run;
+
+use crate::changeset::Options;
+use crate::changeset::Promise;
+use crate::changeset::Source;
+use crate::changeset::Unpacked;
+use crate::digest::Digest;
+use crate::error::Context;
+use crate::error::Result;
+use crate::image::Image;
+use crate::image::Layer;
+use crate::image::Unpacking;
+use crate::image::explain;
+use crate::store::Store;
+
+/// What a pull with an unpacked root file system did.
+#[non_exhaustive]
+#[derive(Debug)]
+#[must_use = "it lists what could not be applied"]
+pub struct PulledRootFs {
+    /// What was pulled.
+    pub pulled: Pulled,
+    /// What was unpacked, and what could not be.
+    pub unpacked: Unpacked,
+}
+
+impl Pull<'_> {
+    /// Pulls into a store, and makes a root file system of the image while it arrives. Needs root;
+    /// [`unpack_with`](Pull::unpack_with) does it without, and otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`unpack_with`](Pull::unpack_with).
+    pub fn unpack(&self, store: &Store, target: impl AsRef<Path>) -> Result<PulledRootFs> {
+        self.unpack_with(store, target, &Options::new().observer(self.observer).cancel(&self.cancel))
+    }
+
+    /// The same, with options for what is unpacked: [`to`](Pull::to) and
+    /// [`Image::unpack_with`](crate::Image::unpack_with) in one, in less time than the two take. Layers come in parallel
+    /// and are applied in their order; what has to wait waits in the store, so memory is bounded. What the store has
+    /// is taken from there.
+    ///
+    /// The root file system appears when everything is verified and the image has its name: blobs, diff ids, all of
+    /// it. After a failure there is none, and what has arrived is in the store for the next attempt to go on with.
+    ///
+    /// ```
+    /// # use layercake::{testing, Registry, Store};
+    /// use layercake::changeset::{Options, Ownership};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let served = Store::create(dir.path().join("served"))?;
+    /// # testing::Fixture::demo().tag(&served, &"example.com/greeter:1".parse()?)?;
+    /// # let server = testing::Registry::start(&served)?;
+    /// # let name = server.reference("greeter:1")?;
+    /// # let store = Store::create(dir.path().join("store"))?;
+    /// # let rootfs = dir.path().join("rootfs");
+    /// let options = Options::new().ownership(Ownership::CurrentUser);
+    /// let done = Registry::new().pull(&name).unpack_with(&store, &rootfs, &options)?;
+    /// assert!(done.unpacked.skipped.is_empty());
+    /// assert_eq!(std::fs::read_to_string(rootfs.join("etc/motd"))?, "A piece of cake.\n");
+    /// # Ok::<(), layercake::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`to`](Pull::to) and of [`Image::unpack_with`](crate::Image::unpack_with).
+    pub fn unpack_with(&self, store: &Store, target: impl AsRef<Path>, options: &Options<'_>) -> Result<PulledRootFs> {
+        let target = target.as_ref();
+        let unpack = || {
+            if let Some(pulled) = self.without_asking(store)? {
+                let unpacked = pulled.image.unpack_with(target, options)?;
+                return Ok(PulledRootFs { pulled, unpacked });
+            }
+            let mut unpacking = Unpacking::new(store, target, options)?;
+            let mut unpacked = Unpacked::default();
+            let pulled = self.ask(store, |run, image| {
+                unpacked = self.unpack_arriving(run, image, &mut unpacking)?;
+                Ok(())
+            })?;
+            unpacking.publish()?;
+            Ok(PulledRootFs { pulled, unpacked })
+        };
+        unpack().context(|| format!("pull {} and unpack it to {}", self.reference, target.display()))
+    }
+
+    /// Brings the layers, and applies each while it comes.
+    fn unpack_arriving(&self, run: &mut Run<'_>, image: &Image, unpacking: &mut Unpacking<'_>) -> Result<Unpacked> {
+        let arrivals = Arrivals::default();
+        let stop = run.stop();
+        let (layers, diff_ids) = (image.manifest().layers(), image.config()?.diff_ids()?);
+        let (brought, unpacked) = std::thread::scope(|scope| {
+            let unpacker = scope.spawn(|| {
+                let unpacked = unpacking.run(layers, sources(image, diff_ids, &arrivals));
+                if unpacked.as_ref().is_err_and(|error| !is_not_arrived(error)) {
+                    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+                unpacked
+            });
+            let brought = {
+                let _end = EndOnDrop(&arrivals);
+                run.blobs(image.manifest(), self.jobs, Some(&arrivals))
+            };
+            (brought, unpacker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        match (brought, unpacked) {
+            (Err(error), Err(unpacked)) if is_not_arrived(&unpacked) => Err(error),
+            (_, Err(error)) if !is_not_arrived(&error) => Err(match image.layers() {
+                Ok(layers) => explain(error, &layers),
+                Err(_) => error,
+            }),
+            (Err(error), _) => Err(error),
+            (Ok(()), Ok(unpacked)) => Ok(unpacked),
+            // A registry broke off and could not go on: all is in the store now.
+            (Ok(()), Err(_)) => {
+                unpacking.again()?;
+                unpacking.run(layers, image.layers()?.iter().map(Layer::source))
+            }
+        }
+    }
+}
+
+/// The layers as they arrive.
+fn sources<'a>(
+    image: &'a Image,
+    diff_ids: &'a [Digest],
+    arrivals: &'a Arrivals,
+) -> impl ExactSizeIterator<Item = Result<Source<'static>>> + Send + use<'a> {
+    image.manifest().layers().iter().zip(diff_ids).map(|(layer, diff_id)| {
+        let (stream, is_unverified) = arrivals.open(image.store(), layer)?;
+        let blob = is_unverified.then(|| layer.clone());
+        Ok(Source { stream, promise: Some(Promise { blob, diff_id: *diff_id }) })
+    })
+}
+
+struct EndOnDrop<'a>(&'a Arrivals);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
