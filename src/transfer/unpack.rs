@@ -2,6 +2,7 @@
 //! and applied while they arrive.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use super::Pull;
 use super::arrivals::Arrivals;
@@ -15,6 +16,8 @@ use crate::changeset::Source;
 use crate::changeset::Unpacked;
 use crate::digest::Digest;
 use crate::error::Context;
+use crate::error::Error;
+use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::image::Image;
 use crate::image::Layer;
@@ -100,8 +103,8 @@ impl Pull<'_> {
         let (brought, unpacked) = std::thread::scope(|scope| {
             let unpacker = scope.spawn(|| {
                 let unpacked = unpacking.run(layers, sources(image, diff_ids, &arrivals));
-                if unpacked.as_ref().is_err_and(|error| !is_not_arrived(error)) {
-                    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                if unpacked.as_ref().is_err_and(ends_the_pull) {
+                    stop.store(true, Ordering::Relaxed);
                 }
                 unpacked
             });
@@ -112,7 +115,8 @@ impl Pull<'_> {
             (brought, unpacker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         match (brought, unpacked) {
-            (Err(error), Err(unpacked)) if is_not_arrived(&unpacked) => Err(error),
+            // What was wrong with the bytes explains what came of them.
+            (Err(error), Err(unpacked)) if error.is_corrupt() || is_not_arrived(&unpacked) => Err(error),
             (_, Err(error)) if !is_not_arrived(&error) => Err(match image.layers() {
                 Ok(layers) => explain(error, &layers),
                 Err(_) => error,
@@ -139,6 +143,12 @@ fn sources<'a>(
         let blob = is_unverified.then(|| layer.clone());
         Ok(Source { stream, promise: Some(Promise { blob, diff_id: *diff_id }) })
     })
+}
+
+/// Whether nothing else need be fetched. Where the bytes of a layer make no sense, the rest of them tells whether they are
+/// the right ones.
+fn ends_the_pull(error: &Error) -> bool {
+    !is_not_arrived(error) && !matches!(error.kind(), ErrorKind::InvalidLayer { .. } | ErrorKind::Compression { .. })
 }
 
 struct EndOnDrop<'a>(&'a Arrivals);

@@ -56,6 +56,8 @@ mod interop;
 #[cfg(feature = "registry")]
 mod mend;
 #[cfg(feature = "registry")]
+mod one_pass;
+#[cfg(feature = "registry")]
 mod processes;
 #[cfg(feature = "registry")]
 mod pull;
