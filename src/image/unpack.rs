@@ -132,6 +132,7 @@ impl<'a> Unpacking<'a> {
     }
 
     /// The same once more, from the beginning.
+    #[cfg(feature = "registry")]
     pub(crate) fn again(&mut self) -> Result<()> {
         self.aside = Aside::new(self.target)?;
         Ok(())
