@@ -130,6 +130,7 @@ pub use pack::Packed;
 pub(crate) use pack::TarWriter;
 pub use pack::pack;
 pub(crate) use pack::pack_entry_to;
+pub(crate) use pack::pack_from;
 pub use pack::pack_tree;
 pub(crate) use pack::pack_tree_to;
 pub use report::Skipped;

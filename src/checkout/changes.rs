@@ -2,7 +2,6 @@
 
 use super::Checkout;
 use super::CheckoutMode;
-use super::UPPER;
 use super::index::Index;
 use crate::changeset::Changes;
 use crate::changeset::CompareContent;
@@ -12,7 +11,6 @@ use crate::changeset::compare;
 use crate::error::Context;
 use crate::error::Result;
 use crate::event::Cancel;
-use crate::fs::descent::Descent;
 
 impl Checkout {
     /// What changed since the working copy was made: paths with what became of them, and their sizes. What was changed
@@ -34,13 +32,13 @@ impl Checkout {
         let options = DiffOptions::new().content(CompareContent::Always).cancel(cancel);
         let compare = || match self.mode() {
             CheckoutMode::Overlay => {
-                let upper = Upper::at(&self.path().join(UPPER), self.namespace())?;
+                let upper = Upper::new(self.changed_tree()?, self.namespace());
                 compare(self.base()?, upper, &options, &|_, _| false)
             }
             CheckoutMode::Reflink | CheckoutMode::Copy => {
                 let index = Index::read(&self.dir);
                 let known = |path: &[u8], stat: &_| index.is_unchanged(path, stat);
-                compare(self.base()?, Descent::at(self.root())?, &options, &known)
+                compare(self.base()?, self.changed_tree()?, &options, &known)
             }
         };
         compare().context(|| format!("changes of {}", self.path().display()))

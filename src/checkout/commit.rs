@@ -1,18 +1,15 @@
 //! From what changed to a new image.
 
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use rustix::fs::FlockOperation;
 
 use super::Checkout;
-use super::CheckoutMode;
-use super::UPPER;
 use crate::changeset::Changes;
 use crate::changeset::Owners;
 use crate::changeset::Ownership;
 use crate::changeset::PackOptions;
-use crate::changeset::pack;
+use crate::changeset::pack_from;
 use crate::compression::Compression;
 use crate::compression::EncoderOptions;
 use crate::error::Context;
@@ -152,7 +149,8 @@ impl Checkout {
     ///
     /// # Errors
     ///
-    /// * Those of [`changes`](Checkout::changes), of [`pack`] and of
+    /// * Those of [`changes`](Checkout::changes), of
+    ///   [`pack`](crate::changeset::pack) and of
     ///   [`BlobWriter::commit`](crate::store::BlobWriter::commit).
     /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): a time that RFC 3339 has no word for, a variable
     ///   without a name, a level that the compression does not have.
@@ -190,17 +188,12 @@ impl Checkout {
             return draft.finish();
         }
         let how = PackOptions::new().owners(self.owners()).epoch(seconds_of(created)?).cancel(&options.cancel);
-        let (layer, _) = draft.pack(&options.encoder, |writer| pack(self.changed_tree(), changes, writer, &how))?;
+        let (layer, _) = draft.pack(&options.encoder, |writer| {
+            let tree = self.changed_tree()?;
+            pack_from(tree, changes, writer, &how).context(|| format!("pack {}", self.root().display()))
+        })?;
         draft.push(&step, Some(&layer))?;
         draft.finish()
-    }
-
-    /// The tree that has at least what changed.
-    fn changed_tree(&self) -> PathBuf {
-        match self.mode() {
-            CheckoutMode::Overlay => self.path().join(UPPER),
-            CheckoutMode::Reflink | CheckoutMode::Copy => self.root().to_owned(),
-        }
     }
 
     /// Whose files in the tree are in the image.

@@ -82,7 +82,7 @@ impl Image {
             let mode = making.take_mode()?;
             let store = self.store().dir().real_path()?;
             let state = State::new(mode, &store, self.root(), &self.descriptor(), &ownership);
-            making.publish(self, path, state)
+            making.publish(self, state)
         };
         make().context(|| format!("check image {} out to {}", self.id().short(), path.display()))
     }
@@ -108,7 +108,7 @@ impl<'a> Making<'a> {
         namespace: Namespace,
         options: &'a CheckoutOptions<'a>,
     ) -> Result<Making<'a>> {
-        let dir = Dir::open(&aside.hidden_path())?;
+        let dir = aside.dir()?;
         dir.make_dir(ROOT)?;
         // Of an image without layers it is the root, and that is so whatever this process's mask is.
         let (base, _) = dir.make_dir(BASE)?;
@@ -142,21 +142,22 @@ impl<'a> Making<'a> {
     fn overlay(&self) -> Result<Result<(), Errno>> {
         let (upper, _) = self.dir.make_dir(UPPER)?;
         self.dir.make_dir(WORK)?;
-        self.stack()?.describe_root(&self.here.join(UPPER))?;
+        self.stack()?.describe_root(&upper)?;
         self.image.store().durability().sync_dir(&upper)?;
         let mut options = MountOptions::new(self.lower(), self.here.join(UPPER), self.here.join(WORK));
         options.userxattr = self.namespace == Namespace::User;
-        Ok(options.try_out())
+        Ok(options.try_out(&self.dir))
     }
 
     fn copy(&self, method: CopyMethod) -> Result<()> {
-        let root = self.here.join(ROOT);
+        let root = self.dir.dir(ROOT)?;
         let unreadable = |path: &[u8]| {
             let file = self.image.read_file(crate::fs::to_path(path))?;
             Ok(Box::new(file) as Box<dyn std::io::Read>)
         };
         self.stack()?.copy_to(&root, method, &unreadable, &self.options.cancel)?;
-        let index = Index::of(Descent::at(&root)?)?;
+        let path = root.path().to_owned();
+        let index = Index::of(Descent::of(root.into(), &path)?)?;
         index.write(&self.dir)?;
         index.settle(&self.dir)
     }
@@ -186,19 +187,17 @@ impl<'a> Making<'a> {
         lower
     }
 
-    fn publish(self, image: &Image, path: &Path, state: State) -> Result<Checkout> {
+    fn publish(self, image: &Image, state: State) -> Result<Checkout> {
         let durability = self.image.store().durability();
         state.write(&self.dir, durability)?;
         let copied = state.mode != CheckoutMode::Overlay;
         self.aside.publish(durability == Durability::Full && copied)?;
-        let dir = Dir::open(path)?;
-        let path = dir.real_path()?;
-        if let (Durability::Full, Some(above)) = (durability, path.parent()) {
-            Dir::open(above)?.sync()?;
-        }
+        durability.sync_dir(&self.dir.above()?)?;
+        let path = self.dir.real_path()?;
+        let dir = Dir::of(self.dir.into(), &path);
         let root = path.join(ROOT);
         let checkout = Checkout { dir, path, root, state, image: image.clone(), layers: self.layers };
-        match checkout.register().and_then(|()| checkout.mount_if_allowed()) {
+        match checkout.settle_in() {
             Ok(()) => Ok(checkout),
             Err(error) => {
                 // After an error there is nothing new; the first one is the one to tell of.

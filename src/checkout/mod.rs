@@ -51,6 +51,7 @@ mod options;
 mod state;
 
 use std::fmt;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,7 +68,9 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::fs::aside;
+use crate::fs::descent::Descent;
 use crate::fs::dir::Dir;
+use crate::fs::rooted::Inode;
 use crate::image::Image;
 use crate::image::UnpackedLayers;
 use crate::store::Store;
@@ -146,16 +149,18 @@ impl Checkout {
 
     fn open_state(path: &Path, store: &Store) -> Result<Checkout> {
         let dir = Dir::open(path)?;
-        let state = State::read(&dir)?;
+        let mut state = State::read(&dir)?;
+        if state.original(store, &dir).is_some() {
+            state.renew_id();
+            state.write(&dir, store.durability())?;
+        }
         let image = store.image_at(&state.manifest)?;
         let ownership = state.ownership();
         let layers = image.held()?.unpacked_layers(&state.folder, &CheckoutOptions::new().to_unpack(&ownership))?;
         let path = dir.real_path()?;
+        let dir = Dir::of(dir.into(), &path);
         let checkout = Checkout { root: path.join(ROOT), dir, path, state, image, layers };
-        checkout.register()?;
-        if checkout.mode() == CheckoutMode::Overlay && !checkout.is_mounted() {
-            checkout.mount_if_allowed()?;
-        }
+        checkout.settle_in()?;
         Ok(checkout)
     }
 
@@ -186,7 +191,7 @@ impl Checkout {
 
     /// Whether the tree is there: always, but for [`CheckoutMode::Overlay`] where nobody mounted it.
     pub fn is_mounted(&self) -> bool {
-        self.mode() != CheckoutMode::Overlay || mount::is_mounted(&self.root)
+        self.mode() != CheckoutMode::Overlay || mount::is_mounted(&self.dir, ROOT)
     }
 
     /// What overlayfs has to be told to show the tree in [`root`](Checkout::root), for whoever may mount it; none in
@@ -203,24 +208,26 @@ impl Checkout {
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::InvalidCheckout`]: something else is mounted in it.
+    /// * [`ErrorKind::InvalidCheckout`]: something else is mounted in it, or somebody else discarded it.
     /// * [`ErrorKind::Locked`]: somebody is committing it.
-    /// * [`ErrorKind::Io`]: somebody uses the mount, or the operating system refuses to remove something.
+    /// * [`ErrorKind::Io`]: somebody uses the mount; or the operating system refuses to remove something, which then
+    ///   lies beside, under a hidden name that the error says.
     pub fn discard(self) -> Result<()> {
         let discard = || {
             let _lock = self.lock(FlockOperation::NonBlockingLockExclusive)?;
             for name in [ROOT, BASE] {
-                let place = self.path.join(name);
-                if self.mode() == CheckoutMode::Overlay && mount::is_mounted(&place) {
-                    mount::unmount(&place)?;
+                if self.mode() == CheckoutMode::Overlay && mount::is_mounted(&self.dir, name) {
+                    mount::unmount(&self.dir, name)?;
                 }
             }
-            if let Some(point) = mount::mounts_below(&self.path)?.first() {
+            if let Some(point) = mount::mounts_below(&self.dir.real_path()?)?.first() {
                 let reason = format!("something is mounted on {}", point.display());
                 return Err(ErrorKind::InvalidCheckout { path: self.path.clone(), reason }.into());
             }
-            aside::remove_all(&self.path)?;
-            self.state.forget(self.image.store())
+            let taken = aside::take_away(&self.dir)?;
+            self.image.store().durability().sync_dir(taken.above())?;
+            self.state.forget(self.image.store(), &self.path)?;
+            taken.remove()
         };
         discard().context(|| format!("discard working copy {}", self.path.display()))
     }
@@ -243,14 +250,25 @@ impl Checkout {
         Stack::of(&self.lower(), self.namespace())
     }
 
-    fn register(&self) -> Result<()> {
-        self.state.register(self.image.store(), &self.path, &self.layers.chains)
+    /// The tree that has at least what changed.
+    fn changed_tree(&self) -> Result<Descent> {
+        let name = if self.mode() == CheckoutMode::Overlay { UPPER } else { ROOT };
+        Descent::of(self.dir.dir(name)?.into(), &self.path.join(name))
     }
 
-    /// Mounts the tree; that this process may not is no error.
-    fn mount_if_allowed(&self) -> Result<()> {
+    /// Tells the store of the working copy, and mounts its tree, unless somebody discards it.
+    fn settle_in(&self) -> Result<()> {
+        let _lock = self.lock(FlockOperation::NonBlockingLockShared)?;
+        self.state.register(self.image.store(), &self.path, &self.layers.chains)?;
         let Some(options) = self.mount_options() else { return Ok(()) };
-        match options.mount(&self.root, &self.path.join(BASE)) {
+        // Two mounts of one `upper` do what nobody knows. Nothing is ever mounted on this directory, so all lock the same.
+        let work = self.dir.dir(WORK)?;
+        self.wait_for(&work, FlockOperation::NonBlockingLockExclusive)?;
+        if self.is_mounted() {
+            return Ok(());
+        }
+        match options.mount(&self.dir) {
+            // That it may not is no error.
             Ok(()) | Err(Errno::PERM | Errno::ACCESS) => Ok(()),
             Err(error) => Err(Error::io("mount an overlay on", &self.root, error.into())),
         }
@@ -259,18 +277,34 @@ impl Checkout {
     /// Keeps others from discarding the working copy, or from using it.
     fn lock(&self, operation: FlockOperation) -> Result<std::fs::File> {
         let file = self.dir.file(STATE)?;
-        let path = self.path.join(STATE);
+        self.wait_for(&file, operation)?;
+        // Who had it may have discarded the working copy.
+        let held = rustix::fs::fstat(&file).map_err(|error| self.dir_error("look at", error))?;
+        if self.dir.stat(STATE)?.is_none_or(|stat| Inode::of(&stat) != Inode::of(&held)) {
+            let reason = format!("its {STATE} was removed");
+            return Err(ErrorKind::InvalidCheckout { path: self.path.clone(), reason }.into());
+        }
+        Ok(file)
+    }
+
+    fn wait_for(&self, file: impl AsFd, operation: FlockOperation) -> Result<()> {
         let start = Instant::now();
         loop {
             match rustix::fs::flock(&file, operation) {
-                Ok(()) => return Ok(file),
+                Ok(()) => return Ok(()),
                 Err(Errno::WOULDBLOCK) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
                 Err(Errno::WOULDBLOCK) => {
-                    return Err(ErrorKind::Locked { path, waited: start.elapsed(), holder: None }.into());
+                    return Err(
+                        ErrorKind::Locked { path: self.path.clone(), waited: start.elapsed(), holder: None }.into()
+                    );
                 }
-                Err(error) => return Err(Error::io("lock", &path, error.into())),
+                Err(error) => return Err(self.dir_error("lock", error)),
             }
         }
+    }
+
+    fn dir_error(&self, what: &str, error: Errno) -> Error {
+        Error::io(what, &self.path, error.into())
     }
 }
 

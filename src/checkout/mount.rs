@@ -19,9 +19,14 @@ use rustix::mount::MountFlags;
 use rustix::mount::MoveMountFlags;
 use rustix::mount::UnmountFlags;
 
+use super::BASE;
+use super::ROOT;
+use super::UPPER;
+use super::WORK;
 use crate::error::Error;
 use crate::error::Result;
 use crate::fs::aside::is_mount;
+use crate::fs::dir::Dir;
 use crate::fs::remove::handle;
 
 /// So many layers one mount takes; the kernel takes 500.
@@ -57,28 +62,29 @@ impl MountOptions {
         MountOptions { lower, upper: upper.into(), work: work.into(), userxattr: false }
     }
 
-    /// Mounts on a directory. `base` is a directory for a mount below that one, where there are more layers than one
-    /// takes.
-    pub(super) fn mount(&self, target: &Path, base: &Path) -> Result<(), Errno> {
-        let target = rustix::fs::openat(CWD, target, DIRECTORY, Mode::empty())?;
-        if self.lower.len() <= MAX_LOWER {
-            return self.mount_on(&target, &self.lower);
+    /// Mounts the tree of the working copy in `dir`. Its directories are found from there, and links in their place are
+    /// not followed, whatever the paths say.
+    pub(super) fn mount(&self, dir: &Dir) -> Result<(), Errno> {
+        let (upper, work) = (place(dir, UPPER)?, place(dir, WORK)?);
+        let mut lower = self.lower.clone();
+        let mut base = None;
+        if lower.len() > MAX_LOWER {
+            // A mount without `upper` is one of two layers at least.
+            let below = lower.split_off(MAX_LOWER.min(lower.len() - 2));
+            let under = place(dir, BASE)?;
+            if !is_mount(&under) {
+                attach(&under, &below, None, self.userxattr)?;
+            }
+            lower.push(handle(base.insert(place(dir, BASE)?).as_fd()).into());
         }
-        let (above, below) = self.lower.split_at(MAX_LOWER);
-        let place = rustix::fs::openat(CWD, base, DIRECTORY, Mode::empty())?;
-        if !is_mount(&place) {
-            attach(&place, below, None, self.userxattr)?;
-        }
-        let lower: Vec<PathBuf> = above.iter().cloned().chain([base.to_owned()]).collect();
-        self.mount_on(&target, &lower)
+        attach(&place(dir, ROOT)?, &lower, Some((&upper, &work)), self.userxattr)
     }
 
     /// Whether this could be mounted. Nothing is, so nothing stays if this process is killed.
-    pub(super) fn try_out(&self) -> Result<(), Errno> {
-        let open = |path: &Path| rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty());
+    pub(super) fn try_out(&self, dir: &Dir) -> Result<(), Errno> {
         let lower = self.lower.first().ok_or(Errno::INVAL)?;
-        let [lower, upper, work] = [lower, &self.upper, &self.work].map(|path| open(path));
-        let (lower, upper, work) = (lower?, upper?, work?);
+        let lower = rustix::fs::openat(CWD, lower, DIRECTORY, Mode::empty())?;
+        let (upper, work) = (place(dir, UPPER)?, place(dir, WORK)?);
         let overlay = match rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
             // Linux before 5.2: it is seen when it is done.
             Err(Errno::NOSYS) => return Ok(()),
@@ -90,10 +96,11 @@ impl MountOptions {
         set_others(&overlay, self.userxattr)?;
         rustix::mount::fsconfig_create(&overlay)
     }
+}
 
-    fn mount_on(&self, target: &OwnedFd, lower: &[PathBuf]) -> Result<(), Errno> {
-        attach(target, lower, Some((&self.upper, &self.work)), self.userxattr)
-    }
+/// A directory of a working copy.
+fn place(dir: &Dir, name: &str) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(dir, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
 }
 
 impl fmt::Display for MountOptions {
@@ -118,7 +125,12 @@ fn escaped(path: &Path, special: &[char]) -> String {
 }
 
 /// Mounts layers, topmost first, with directories for what changes or without.
-fn attach(target: &OwnedFd, lower: &[PathBuf], upper: Option<(&Path, &Path)>, userxattr: bool) -> Result<(), Errno> {
+fn attach(
+    target: &OwnedFd,
+    lower: &[PathBuf],
+    upper: Option<(&OwnedFd, &OwnedFd)>,
+    userxattr: bool,
+) -> Result<(), Errno> {
     match attach_by_parts(target, lower, upper, userxattr) {
         // Linux before 6.5 takes all layers as one text; a part may have 255 bytes.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NAMETOOLONG) => attach_at_once(target, lower, upper, userxattr),
@@ -129,7 +141,7 @@ fn attach(target: &OwnedFd, lower: &[PathBuf], upper: Option<(&Path, &Path)>, us
 fn attach_by_parts(
     target: &OwnedFd,
     lower: &[PathBuf],
-    upper: Option<(&Path, &Path)>,
+    upper: Option<(&OwnedFd, &OwnedFd)>,
     userxattr: bool,
 ) -> Result<(), Errno> {
     let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -139,8 +151,8 @@ fn attach_by_parts(
         set("lowerdir+", path.as_os_str().as_bytes())?;
     }
     if let Some((upper, work)) = upper {
-        set("upperdir", upper.as_os_str().as_bytes())?;
-        set("workdir", work.as_os_str().as_bytes())?;
+        set("upperdir", handle(upper.as_fd()).as_bytes())?;
+        set("workdir", handle(work.as_fd()).as_bytes())?;
     }
     set_others(&overlay, userxattr)?;
     rustix::mount::fsconfig_create(&overlay)?;
@@ -160,15 +172,14 @@ fn set_others(overlay: &OwnedFd, userxattr: bool) -> Result<(), Errno> {
 fn attach_at_once(
     target: &OwnedFd,
     lower: &[PathBuf],
-    upper: Option<(&Path, &Path)>,
+    upper: Option<(&OwnedFd, &OwnedFd)>,
     userxattr: bool,
 ) -> Result<(), Errno> {
     let open = |path: &Path| rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty());
     let lower: Vec<OwnedFd> = lower.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
-    let upper = upper.map(|(upper, work)| Ok::<_, Errno>((open(upper)?, open(work)?))).transpose()?;
     let name = |fd: &OwnedFd| handle(fd.as_fd());
     let mut options = format!("lowerdir={}", lower.iter().map(name).collect::<Vec<_>>().join(":"));
-    if let Some((upper, work)) = &upper {
+    if let Some((upper, work)) = upper {
         options += &format!(",upperdir={},workdir={}", name(upper), name(work));
     }
     for (key, value) in PLAIN {
@@ -181,14 +192,15 @@ fn attach_at_once(
     rustix::mount::mount("layercake", name(target), "overlay", MountFlags::empty(), options.as_c_str())
 }
 
-/// Whether something is mounted on a directory.
-pub(super) fn is_mounted(path: &Path) -> bool {
-    rustix::fs::openat(CWD, path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).is_ok_and(|fd| is_mount(fd.as_fd()))
+/// Whether something is mounted on a directory of a working copy.
+pub(super) fn is_mounted(dir: &Dir, name: &str) -> bool {
+    place(dir, name).is_ok_and(|fd| is_mount(&fd))
 }
 
-/// Takes away what is mounted on a directory, if nobody uses it.
-pub(super) fn unmount(path: &Path) -> Result<()> {
-    rustix::mount::unmount(path, UnmountFlags::NOFOLLOW).map_err(|error| Error::io("unmount", path, error.into()))
+/// Takes away what is mounted on a directory of a working copy, if nobody uses it.
+pub(super) fn unmount(dir: &Dir, name: &str) -> Result<()> {
+    let unmounted = rustix::mount::unmount(format!("{}/{name}", handle(dir.as_fd())), UnmountFlags::NOFOLLOW);
+    unmounted.map_err(|error| Error::io("unmount", &dir.path().join(name), error.into()))
 }
 
 /// What is mounted on directories below one, as this process sees it (proc(5), `mountinfo`).

@@ -23,6 +23,7 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::atomic;
 use crate::fs::dir::Dir;
+use crate::fs::rooted::Inode;
 use crate::image::folder_of;
 use crate::store::Durability;
 use crate::store::Store;
@@ -70,7 +71,7 @@ impl State {
                 Owners::Mapped { uids: uids.ranges().to_vec(), gids: gids.ranges().to_vec() }
             }
         };
-        let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let id = new_id();
         let (store, root, manifest) = (encoded(store), root.clone(), manifest.clone());
         let (folder, userxattr) = (folder_of(ownership), Namespace::of(ownership) == Namespace::User);
         State { version: VERSION, id, mode, store, root, manifest, owners, folder, userxattr }
@@ -98,7 +99,7 @@ impl State {
     }
 
     pub(super) fn store_path(&self) -> PathBuf {
-        crate::fs::to_path(&percent_decode_str(&self.store).collect::<Vec<u8>>())
+        decoded(&self.store)
     }
 
     pub(super) fn ownership(&self) -> Ownership {
@@ -113,24 +114,50 @@ impl State {
 
     /// Tells the store of the working copy, so that what it needs is not collected.
     pub(super) fn register(&self, store: &Store, dir: &Path, chains: &[Digest]) -> Result<()> {
-        let records = store.checkouts_dir()?;
-        let name = format!("{}.json", self.id);
         let record = json!({
             "id": self.id, "dir": encoded(dir), "root": self.root, "manifest": self.manifest,
             "owners": self.folder, "chains": chains,
         });
         let text = record.to_string();
-        if records.stat(&name)?.is_some()
-            && records.read(&name, Limit::DocumentSize, MAX_STATE).is_ok_and(|found| found == text.as_bytes())
-        {
+        if self.record(store).is_some_and(|found| found == text.as_bytes()) {
             return Ok(());
         }
-        atomic::replace(&records, &format!("{name}.new"), &records, &name, text.as_bytes(), store.durability())
+        store.keep_checkout(&self.record_name(), text.as_bytes())
     }
 
-    /// Tells it that there is none any more.
-    pub(super) fn forget(&self, store: &Store) -> Result<()> {
-        store.checkouts_dir()?.remove(&format!("{}.json", self.id))
+    /// Tells it that there is none any more. A record of one that lies elsewhere stays.
+    pub(super) fn forget(&self, store: &Store, dir: &Path) -> Result<()> {
+        match self.registered(store) {
+            Some(found) if found != dir => Ok(()),
+            _ => store.checkouts_dir()?.remove(&self.record_name()),
+        }
+    }
+
+    /// Where the store knows this working copy, if it is there still and is another directory: then this is a copy of it.
+    pub(super) fn original(&self, store: &Store, dir: &Dir) -> Option<PathBuf> {
+        let path = self.registered(store)?;
+        let found = Dir::open(&path).ok()?;
+        let inode = |dir: &Dir| rustix::fs::fstat(dir).map(|stat| Inode::of(&stat)).ok();
+        let is_other = inode(&found)? != inode(dir)?;
+        (is_other && State::read(&found).is_ok_and(|state| state.id == self.id)).then_some(path)
+    }
+
+    /// Makes it a working copy of its own.
+    pub(super) fn renew_id(&mut self) {
+        self.id = new_id();
+    }
+
+    fn record(&self, store: &Store) -> Option<Vec<u8>> {
+        store.checkouts_dir().ok()?.read(&self.record_name(), Limit::DocumentSize, MAX_STATE).ok()
+    }
+
+    fn registered(&self, store: &Store) -> Option<PathBuf> {
+        let record: Record = serde_json::from_slice(&self.record(store)?).ok()?;
+        Some(decoded(&record.dir))
+    }
+
+    fn record_name(&self) -> String {
+        format!("{}.json", self.id)
     }
 
     /// Fails unless what becomes names of files was made here.
@@ -146,6 +173,20 @@ impl State {
 #[derive(Deserialize)]
 struct Version {
     version: u32,
+}
+
+/// What the store has of a working copy, as far as it is asked for here.
+#[derive(Deserialize)]
+struct Record {
+    dir: String,
+}
+
+fn new_id() -> String {
+    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
+}
+
+fn decoded(path: &str) -> PathBuf {
+    crate::fs::to_path(&percent_decode_str(path).collect::<Vec<u8>>())
 }
 
 fn encoded(path: &Path) -> String {

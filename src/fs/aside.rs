@@ -3,6 +3,7 @@
 //! Aside means beside: in the same directory, under a hidden name. Whoever makes it holds a lock on it, so what a
 //! killed process left behind can be told from what is being worked on, and is removed by whoever comes next.
 
+use std::ffi::OsStr;
 use std::hash::Hasher;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
@@ -15,6 +16,7 @@ use rustix::fs::CWD;
 use rustix::fs::FlockOperation;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
+use rustix::fs::RenameFlags;
 use rustix::fs::StatxAttributes;
 use rustix::fs::StatxFlags;
 use rustix::io::Errno;
@@ -22,6 +24,7 @@ use rustix::io::Errno;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::fs::dir::Dir;
 use crate::fs::remove;
 use crate::fs::remove::Nothing;
 use crate::fs::rooted::Inode;
@@ -61,9 +64,9 @@ impl Aside {
         Ok(Aside { path: path.to_owned(), name: name.to_owned(), above, aside, fd, published: false })
     }
 
-    /// Where it is until then.
-    pub(crate) fn hidden_path(&self) -> PathBuf {
-        self.path.with_file_name(&self.aside)
+    /// The directory, with the path that it has until then.
+    pub(crate) fn dir(&self) -> Result<Dir> {
+        Ok(Dir::of(self.open()?, &self.path.with_file_name(&self.aside)))
     }
 
     /// The directory, open.
@@ -139,17 +142,54 @@ fn check_free(above: &OwnedFd, name: &Path, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a directory and all in it: from its name at once, so that nobody finds half of it.
-pub(crate) fn remove_all(path: &Path) -> Result<()> {
+/// A directory that has lost its name. What is in it is removed by [`remove`](Taken::remove), or by whoever makes a
+/// directory of that name next.
+#[derive(Debug)]
+#[must_use = "what is in it is still there"]
+pub(crate) struct Taken {
+    above: Dir,
+    aside: String,
+}
+
+/// Takes a directory away from its name, so that nobody finds half of it while it is removed.
+pub(crate) fn take_away(dir: &Dir) -> Result<Taken> {
+    let path = dir.real_path()?;
     let Some(name) = path.file_name() else {
         return Err(Error::invalid_input(format!("{} is no name of a directory", path.display())));
     };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let fail = |error: Errno| Error::io("remove", path, error.into());
-    let above = rustix::fs::openat(CWD, parent, DIRECTORY, Mode::empty()).map_err(fail)?;
+    let fail = |error: Errno| Error::io("remove", &path, error.into());
+    let own = Inode::of(&rustix::fs::fstat(dir).map_err(fail)?);
+    let above = dir.above()?;
+    let is_it = |name: &OsStr| match rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if Inode::of(&stat) == own => Ok(()),
+        Ok(_) => Err(fail(Errno::STALE)),
+        Err(error) => Err(fail(error)),
+    };
+    is_it(name)?;
+    // Who makes a directory of that name next is to leave this to us; where directories cannot be locked, both remove it.
+    let _ = rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive);
     let aside = format!("{}{:016x}", prefix(name), fastrand::u64(..));
     rustix::fs::renameat(&above, name, &above, &aside).map_err(fail)?;
-    remove::remove(above.as_fd(), aside.as_bytes(), &mut Nothing).map_err(fail)
+    if let Err(error) = is_it(aside.as_ref()) {
+        // It was put in the other's place between these calls: that goes back.
+        let _ = rustix::fs::renameat_with(&above, &aside, &above, name, RenameFlags::NOREPLACE);
+        return Err(error);
+    }
+    Ok(Taken { above, aside })
+}
+
+impl Taken {
+    /// The directory that it lies in.
+    pub(crate) fn above(&self) -> &Dir {
+        &self.above
+    }
+
+    /// Removes all that is in it, and itself.
+    pub(crate) fn remove(self) -> Result<()> {
+        let removed = remove::remove(self.above.as_fd(), self.aside.as_bytes(), &mut Nothing);
+        let path = || self.above.real_path().unwrap_or_default().join(&self.aside);
+        removed.map_err(|error| Error::io("remove", &path(), error.into()))
+    }
 }
 
 /// Whether a directory is one that something is mounted on.
@@ -160,7 +200,7 @@ pub(crate) fn is_mount(directory: impl AsFd) -> bool {
 
 /// What the hidden names begin with for one target. Of its name there is a hash only: the name may be as long as names
 /// can be.
-fn prefix(name: &std::ffi::OsStr) -> String {
+fn prefix(name: &OsStr) -> String {
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write(name.as_encoded_bytes());
     format!("{HIDDEN}{:016x}-", hasher.finish())

@@ -51,8 +51,13 @@ impl Descent {
     pub(crate) fn at(root: &Path) -> Result<Descent> {
         let fail = |error: Errno| Error::io("open", root, error.into());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, root, flags, Mode::empty()).map_err(fail)?;
-        let inode = Inode::of(&rustix::fs::fstat(&fd).map_err(fail)?);
+        Descent::of(rustix::fs::openat(CWD, root, flags, Mode::empty()).map_err(fail)?, root)
+    }
+
+    /// Stands at a root that is open already.
+    pub(crate) fn of(fd: OwnedFd, root: &Path) -> Result<Descent> {
+        let inode = rustix::fs::fstat(&fd).map(|stat| Inode::of(&stat));
+        let inode = inode.map_err(|error| Error::io("look at", root, error.into()))?;
         Ok(Descent {
             root: root.to_owned(),
             path: Vec::new(),

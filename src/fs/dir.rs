@@ -54,6 +54,12 @@ impl AsFd for Dir {
     }
 }
 
+impl From<Dir> for OwnedFd {
+    fn from(dir: Dir) -> OwnedFd {
+        dir.fd
+    }
+}
+
 impl Dir {
     /// Opens a directory of the caller's; a symbolic link is followed here and nowhere below.
     pub(crate) fn open(path: &Path) -> Result<Dir> {
@@ -62,8 +68,20 @@ impl Dir {
         Ok(Dir { fd, path: path.to_owned() })
     }
 
+    /// One that is open already.
+    pub(crate) fn of(fd: OwnedFd, path: &Path) -> Dir {
+        Dir { fd, path: path.to_owned() }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The directory that it lies in at this moment.
+    pub(crate) fn above(&self) -> Result<Dir> {
+        let path = self.path.join("..");
+        let fd = rustix::fs::openat(&self.fd, "..", DIRECTORY, Mode::empty()).map_err(|e| read_error(&path, e))?;
+        Ok(Dir { fd, path })
     }
 
     /// Where it lies at this moment, whatever it was opened by.
@@ -97,8 +115,12 @@ impl Dir {
         Ok((self.dir(name)?, made))
     }
 
-    /// Lets nobody but the owner in.
+    /// Lets nobody but the owner in. One that is closed already may be on a disk that is only read.
     pub(crate) fn close_to_others(&self) -> Result<()> {
+        let stat = rustix::fs::fstat(&self.fd).map_err(|e| read_error(&self.path, e))?;
+        if Mode::from_raw_mode(stat.st_mode & 0o7777) == Mode::RWXU {
+            return Ok(());
+        }
         rustix::fs::fchmod(&self.fd, Mode::RWXU).map_err(|e| write_error(&self.path, e))
     }
 

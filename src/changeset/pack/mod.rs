@@ -13,6 +13,7 @@ use crate::changeset::report::Skipped;
 use crate::digest::Digest;
 use crate::error::Context;
 use crate::error::Result;
+use crate::fs::descent::Descent;
 pub(crate) use header::Fields;
 pub use options::Owners;
 pub use options::PackOptions;
@@ -53,16 +54,19 @@ pub struct Packed {
 /// * [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): the options' switch was thrown.
 pub fn pack(new: impl AsRef<Path>, changes: &Changes, writer: impl Write, options: &PackOptions) -> Result<Packed> {
     let new = new.as_ref();
-    let pack = || {
-        let mut packer = Packer::new(new, TarWriter::new(writer), options)?;
-        packer.skipped.extend_from_slice(changes.skipped());
-        for change in changes.packed() {
-            packer.change(change)?;
-        }
-        let (tar, skipped) = packer.into_parts();
-        tar.finish(skipped)
-    };
+    let pack = || pack_from(Descent::at(new)?, changes, writer, options);
     pack().context(|| format!("pack {}", new.display()))
+}
+
+/// The same from the root of a tree that is open already.
+pub(crate) fn pack_from(new: Descent, changes: &Changes, writer: impl Write, options: &PackOptions) -> Result<Packed> {
+    let mut packer = Packer::new(new, TarWriter::new(writer), options);
+    packer.skipped.extend_from_slice(changes.skipped());
+    for change in changes.packed() {
+        packer.change(change)?;
+    }
+    let (tar, skipped) = packer.into_parts();
+    tar.finish(skipped)
 }
 
 /// Writes a whole tree as a layer, to be the lowest one of an image. It is what [`pack`] writes if the old tree is
@@ -80,7 +84,7 @@ pub fn pack_tree(root: impl AsRef<Path>, writer: impl Write, options: &PackOptio
 /// Gives all that is in a tree, and not the root, to an output. Returns what no layer can have.
 pub(crate) fn pack_tree_to(root: &Path, output: &mut dyn Output, options: &PackOptions) -> Result<Vec<Skipped>> {
     let pack = || {
-        let mut packer = Packer::new(root, output, options)?;
+        let mut packer = Packer::new(Descent::at(root)?, output, options);
         packer.all()?;
         Ok(packer.into_parts().1)
     };
@@ -94,7 +98,7 @@ pub(crate) fn pack_entry_to(
     output: &mut dyn Output,
     options: &PackOptions,
 ) -> Result<Vec<Skipped>> {
-    let mut packer = Packer::new(directory, output, options)?;
+    let mut packer = Packer::new(Descent::at(directory)?, output, options);
     packer.named(name)?;
     Ok(packer.into_parts().1)
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use rustix::fs::FileType;
 use rustix::fs::Stat;
@@ -44,16 +43,16 @@ pub(super) struct Packer<'a, O> {
 }
 
 impl<O: Output> Packer<'_, O> {
-    pub(super) fn new<'a>(root: &Path, output: O, options: &'a PackOptions) -> Result<Packer<'a, O>> {
-        Ok(Packer {
-            tree: Descent::at(root)?,
+    pub(super) fn new<'a>(tree: Descent, output: O, options: &'a PackOptions) -> Packer<'a, O> {
+        Packer {
+            tree,
             skipped: Vec::new(),
             options,
             output,
             names: HashMap::new(),
             directory: Vec::new(),
             piece: vec![0; PIECE],
-        })
+        }
     }
 
     /// What took the entries, and what could not be one.

@@ -8,7 +8,7 @@ use std::io::Seek;
 use std::io::SeekFrom;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::AtFlags;
 use rustix::fs::FileType;
@@ -28,6 +28,7 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::event::Cancel;
 use crate::fs::descent::Descent;
+use crate::fs::dir::Dir;
 use crate::fs::rooted::Inode;
 use crate::fs::rooted::Rooted;
 
@@ -71,15 +72,15 @@ impl Stack {
     /// Copies all that the layers show into an empty directory, which gets the attributes of the root.
     pub(crate) fn copy_to(
         self,
-        target: &Path,
+        target: &Dir,
         method: CopyMethod,
         unreadable: Unreadable<'_>,
         cancel: &Cancel,
     ) -> Result<()> {
         let stat = |fd: &Descent| rustix::fs::fstat(fd.fd()).map_err(|error| fd.error("look at", b"", error));
         let root = stat(&self.layers[0])?;
-        let rooted = Rooted::open(target)?;
-        let target = Descent::at(target)?;
+        let rooted = Rooted::new(opened(target)?, target.path());
+        let target = Descent::of(opened(target)?, target.path())?;
         attributes::hand_nothing_on(&target.fd());
         let level = Level { name: Vec::new(), stat: root, ahead: self.list()?.into_iter() };
         let names = HashMap::new();
@@ -93,12 +94,18 @@ impl Stack {
 
 impl Stack {
     /// Gives a directory the attributes of the root.
-    pub(crate) fn describe_root(&self, target: &Path) -> Result<()> {
-        let (root, target) = (&self.layers[0], Descent::at(target)?);
-        attributes::hand_nothing_on(&target.fd());
+    pub(crate) fn describe_root(&self, target: &Dir) -> Result<()> {
+        let root = &self.layers[0];
+        attributes::hand_nothing_on(target);
         let stat = rustix::fs::fstat(root.fd()).map_err(|error| root.error("look at", b"", error))?;
-        dress(root.fd(), &stat, target.fd()).map_err(|error| target.error("set the attributes of", b"", error))
+        let dressed = dress(root.fd(), &stat, target.as_fd());
+        dressed.map_err(|error| Error::io("set the attributes of", target.path(), error.into()))
     }
+}
+
+/// The directory once more, to be walked from.
+fn opened(dir: &Dir) -> Result<OwnedFd> {
+    dir.as_fd().try_clone_to_owned().map_err(|error| Error::io("open", dir.path(), error))
 }
 
 impl Copy<'_> {

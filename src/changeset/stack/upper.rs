@@ -1,7 +1,5 @@
 //! What overlayfs wrote into the directory of `upperdir`: what changed from the layers below.
 
-use std::path::Path;
-
 use rustix::fs::FileType;
 use rustix::fs::Stat;
 
@@ -27,8 +25,8 @@ pub(crate) struct Upper {
 
 impl Upper {
     /// Stands at the root.
-    pub(crate) fn at(path: &Path, namespace: Namespace) -> Result<Upper> {
-        Ok(Upper { namespace, tree: Descent::at(path)?, levels: vec![false] })
+    pub(crate) fn new(tree: Descent, namespace: Namespace) -> Upper {
+        Upper { namespace, tree, levels: vec![false] }
     }
 
     /// Fails if the content of something lies elsewhere.

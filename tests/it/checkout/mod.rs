@@ -4,6 +4,7 @@ mod crash;
 mod laws;
 mod life;
 mod places;
+mod trouble;
 
 use std::path::Path;
 
