@@ -59,14 +59,14 @@ impl Image {
     /// # Errors
     ///
     /// * [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): the directory is not empty, or none.
-    /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): it lies in the store; or an owner outside of the
-    ///   map of ids.
+    /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): it lies in the store; an owner outside of the
+    ///   map of ids; or the store's folder of unpacked layers belongs to another user.
     /// * [`ErrorKind::Io`](crate::ErrorKind::Io): the file system cannot do what the mode needs; or the operating
     ///   system refuses something else.
     /// * [`ErrorKind::NotApplied`](crate::ErrorKind::NotApplied): the options are strict, and something of the image
     ///   was left out.
     /// * [`ErrorKind::Locked`](crate::ErrorKind::Locked): another process unpacks the same layers for longer than 15
-    ///   minutes.
+    ///   minutes; or their records are damaged, and somebody uses them.
     /// * Those of [`unpack_with`](Image::unpack_with), where layers are to be unpacked.
     pub fn checkout_with(&self, path: impl AsRef<Path>, options: &CheckoutOptions<'_>) -> Result<Checkout> {
         let path = path.as_ref();

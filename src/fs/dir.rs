@@ -115,6 +115,12 @@ impl Dir {
         Ok((self.dir(name)?, made))
     }
 
+    /// Whether it is this process's user's.
+    pub(crate) fn is_own(&self) -> Result<bool> {
+        let stat = rustix::fs::fstat(&self.fd).map_err(|e| read_error(&self.path, e))?;
+        Ok(stat.st_uid == rustix::process::geteuid().as_raw())
+    }
+
     /// Lets nobody but the owner in. One that is closed already may be on a disk that is only read.
     pub(crate) fn close_to_others(&self) -> Result<()> {
         let stat = rustix::fs::fstat(&self.fd).map_err(|e| read_error(&self.path, e))?;

@@ -1,6 +1,7 @@
 //! What is written beside an unpacked layer.
 
 use std::fs::File;
+use std::io;
 use std::io::Read;
 
 use percent_encoding::NON_ALPHANUMERIC;
@@ -67,17 +68,17 @@ enum Part {
 
 impl Record {
     /// The record in a file, if it is one of this stack.
-    pub(super) fn read(mut file: &File, chain: &Digest) -> Option<Record> {
+    pub(super) fn read(mut file: &File, chain: &Digest) -> io::Result<Option<Record>> {
         let mut bytes = Vec::new();
-        file.by_ref().take(MAX_RECORD).read_to_end(&mut bytes).ok()?;
-        let text: Text = serde_json::from_slice(&bytes).ok()?;
-        (text.chain_id == *chain).then(|| Record {
+        file.by_ref().take(MAX_RECORD).read_to_end(&mut bytes)?;
+        let text = serde_json::from_slice(&bytes).ok().filter(|text: &Text| text.chain_id == *chain);
+        Ok(text.map(|text| Record {
             diff_id: Some(text.diff_id),
             entries: text.entries,
             bytes: text.bytes,
             skipped: text.skipped.into_iter().map(SkippedText::decoded).collect(),
             left_out: text.left_out.iter().map(|path| percent_decode_str(path).collect()).collect(),
-        })
+        }))
     }
 
     pub(super) fn to_bytes(&self, chain: Digest) -> Result<Vec<u8>> {
@@ -136,8 +137,8 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut file, &record.to_bytes(chain).unwrap()).unwrap();
         std::io::Seek::rewind(&mut file).unwrap();
-        assert_eq!(Record::read(&file, &chain), Some(record));
+        assert_eq!(Record::read(&file, &chain).unwrap(), Some(record));
         std::io::Seek::rewind(&mut file).unwrap();
-        assert_eq!(Record::read(&file, &Digest::sha256(b"other")), None);
+        assert_eq!(Record::read(&file, &Digest::sha256(b"other")).unwrap(), None);
     }
 }

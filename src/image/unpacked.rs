@@ -8,8 +8,10 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::time::Instant;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -27,6 +29,7 @@ use crate::changeset::run;
 use crate::digest::Digest;
 use crate::error::Context;
 use crate::error::Error;
+use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
 use crate::event::Event;
@@ -44,6 +47,9 @@ use crate::image::Layer;
 
 /// How long one process waits for another that unpacks the same layers.
 const LIMIT: Duration = Duration::from_secs(900);
+/// And how long for others to let go of layers that are damaged.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The unpacked layers of an image. They stay for as long as this is there.
 #[derive(Debug)]
@@ -74,6 +80,10 @@ impl Image {
         options.limits.check(Limit::Layers, layers.len() as u64)?;
         let chains = self.config()?.chain_ids()?;
         let dir = self.store().unpacked_dir(owners)?;
+        if owners == folder_of(&options.ownership) && !dir.is_own()? {
+            // Whoever owns it could give these files another content, or run them as whom they belong to.
+            return Err(Error::invalid_input(format!("{} belongs to another user", dir.path().display())));
+        }
         let mut known = Known::of(&dir, &chains)?;
         while let Some(base) = chains.first().filter(|_| known.records.len() < chains.len()) {
             if owners != folder_of(&options.ownership) {
@@ -97,7 +107,7 @@ impl Image {
         if options.strict
             && let Some(first) = skipped.first()
         {
-            return Err(Error::from(crate::error::ErrorKind::NotApplied { what: vec![first.to_string()] }));
+            return Err(Error::from(ErrorKind::NotApplied { what: vec![first.to_string()] }));
         }
         Ok(UnpackedLayers { paths, chains, skipped, records: locked })
     }
@@ -164,7 +174,10 @@ impl Known {
         for chain in chains {
             let name = chain.hex().to_string();
             let Some(file) = hold(dir, &format!("{name}.json"))? else { break };
-            let Some(record) = Record::read(&file, chain) else { break };
+            // One that cannot be read now may be of layers that are in use.
+            let record =
+                Record::read(&file, chain).map_err(|error| Error::io("read", &dir.path().join(&name), error))?;
+            let Some(record) = record else { break };
             if dir.stat(&name)?.is_none() {
                 break;
             }
@@ -219,16 +232,37 @@ fn hold(dir: &Dir, name: &str) -> Result<Option<File>> {
     Ok(dir.stat(name)?.is_some_and(|stat| Inode::of(&stat) == Inode::of(&held)).then_some(file))
 }
 
-/// Removes what a killed process left, or one whose record was removed.
+/// Removes what a killed process left, or one whose record was removed or damaged; not what somebody uses.
 fn clear(dir: &Dir, name: &str) -> Result<()> {
-    dir.remove(&format!("{name}.json"))?;
-    if dir.stat(name)?.is_none() {
-        return Ok(());
-    }
+    let record = format!("{name}.json");
+    let _alone = match dir.file(&record) {
+        Ok(file) => Some(wait_until_unused(file, &dir.path().join(&record))?),
+        Err(error) if error.is_not_found() => None,
+        Err(error) => return Err(error),
+    };
+    dir.remove(&record)?;
     let gone = format!(".gone-{:016x}", fastrand::u64(..));
-    dir.rename(name, dir, &gone)?;
+    match dir.rename(name, dir, &gone) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        renamed => renamed?,
+    }
     remove::remove(dir.as_fd(), gone.as_bytes(), &mut Nothing)
         .map_err(|error| Error::io("remove", &dir.path().join(name), error.into()))
+}
+
+/// Waits for a lock on a record that nobody shares.
+fn wait_until_unused(record: File, path: &Path) -> Result<File> {
+    let start = Instant::now();
+    loop {
+        match rustix::fs::flock(&record, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(record),
+            Err(Errno::WOULDBLOCK) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(ErrorKind::Locked { path: path.to_owned(), waited: start.elapsed() }.into());
+            }
+            Err(error) => return Err(Error::io("lock", path, error.into())),
+        }
+    }
 }
 
 /// Where layers lie that this process unpacks with these owners.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use layercake::Checkout;
@@ -195,4 +196,50 @@ fn a_store_that_is_only_read_is_enough() {
     run(Command::new("umount").arg("--lazy").arg(&store)).ok();
     assert_eq!(listed(&changes.unwrap()), ["M etc/motd"]);
     work.discard().unwrap();
+}
+
+/// P8: layers that somebody uses are not taken away because their record is damaged.
+#[test]
+fn damaged_layers_that_are_in_use_stay() {
+    let scratch = Scratch::new();
+    let image = demo(&scratch);
+    let mode = modes()[0];
+    let work = checkout(&image, &scratch.path("work"), mode);
+    let unpacked = scratch.path("store/layercake/unpacked");
+    let [folder] = &paths(&unpacked)[..] else { panic!("one folder") };
+    let records: Vec<_> =
+        paths(folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
+    for record in &records {
+        fs::write(record, "{").unwrap();
+    }
+    let before = paths(folder);
+    assert_kind!(failure(image.checkout(scratch.path("other"))), ErrorKind::Locked { .. });
+    assert_eq!(paths(folder), before);
+    assert_eq!(fs::read_to_string(work.root().join("etc/motd")).unwrap(), "A piece of cake.\n");
+
+    work.discard().unwrap();
+    checkout(&image, &scratch.path("other"), mode).discard().unwrap();
+    assert!(records.iter().all(|record| fs::metadata(record).unwrap().len() > 1));
+}
+
+/// Case 99: layers are not unpacked where another user could change or run them.
+#[test]
+fn layers_are_not_unpacked_in_other_hands() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let image = demo(&scratch);
+    let folder = scratch.path("store/layercake/unpacked/preserve");
+    fs::create_dir_all(&folder).unwrap();
+    std::os::unix::fs::chown(&folder, Some(1000), Some(1000)).unwrap();
+    let error = failure(image.checkout(scratch.path("work")));
+    assert!(error.to_string().ends_with("unpacked/preserve belongs to another user"), "{error}");
+    assert_eq!((paths(&folder).len(), scratch.path("work").exists()), (0, false));
+}
+
+fn paths(directory: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
 }
