@@ -258,7 +258,7 @@ fn wait_until_unused(record: File, path: &Path) -> Result<File> {
             Ok(()) => return Ok(record),
             Err(Errno::WOULDBLOCK) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
             Err(Errno::WOULDBLOCK) => {
-                return Err(ErrorKind::Locked { path: path.to_owned(), waited: start.elapsed() }.into());
+                return Err(ErrorKind::Locked { path: path.to_owned(), waited: start.elapsed(), holder: None }.into());
             }
             Err(error) => return Err(Error::io("lock", path, error.into())),
         }
