@@ -9,8 +9,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 
 use serde::Deserialize;
 use serde::Deserializer;
@@ -84,6 +86,17 @@ impl<'a> Index<'a> {
         self.entries.iter()
     }
 
+    /// Where in the text that was parsed the roots of the names stand.
+    pub(super) fn places(&self, text: &str) -> HashMap<String, Range<usize>> {
+        let mut places = HashMap::new();
+        for entry in &self.entries {
+            let (Role::Root(Some(name)), Cow::Borrowed(raw)) = (&entry.role, &entry.raw) else { continue };
+            let Some(start) = (raw.get().as_ptr() as usize).checked_sub(text.as_ptr() as usize) else { continue };
+            places.entry(name.clone().into_owned()).or_insert(start..start + raw.get().len());
+        }
+        places
+    }
+
     /// The entry of this name.
     pub(super) fn find(&self, name: &str) -> Option<&Entry<'a>> {
         self.entries.iter().find(|entry| matches!(&entry.role, Role::Root(Some(found)) if found == name))
@@ -151,7 +164,7 @@ impl<'a> Index<'a> {
 
 impl Entry<'_> {
     pub(super) fn descriptor(&self) -> Result<Descriptor> {
-        serde_json::from_str(self.raw.get()).map_err(|error| Error::invalid_document(INDEX, error))
+        descriptor_of(self.raw.get())
     }
 
     /// What it is called, or is what other tools see of.
@@ -214,6 +227,11 @@ impl Entry<'_> {
         let raw = serde_json::value::to_raw_value(&descriptor).map_err(|e| Error::invalid_document(INDEX, e))?;
         Ok(Entry { raw: Cow::Owned(raw), role })
     }
+}
+
+/// The descriptor that an entry is.
+pub(super) fn descriptor_of(entry: &str) -> Result<Descriptor> {
+    serde_json::from_str(entry).map_err(|error| Error::invalid_document(INDEX, error))
 }
 
 /// What an entry says of itself.

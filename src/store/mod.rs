@@ -47,6 +47,7 @@ mod index;
 mod ingest;
 mod layout;
 mod lease;
+mod lookups;
 mod mark;
 mod names;
 mod problem;
@@ -68,6 +69,7 @@ use std::time::SystemTime;
 use facts::Facts;
 use layout::Prepared;
 use lease::Lease;
+use lookups::Lookups;
 
 use crate::digest::Algorithm;
 use crate::fs::dir::Dir;
@@ -112,8 +114,8 @@ const LOCK_LIMIT: Duration = Duration::from_secs(60);
 ///
 /// # Threads and cloning
 ///
-/// A store is cheap to clone, and all clones are the same directory. Of what can
-/// change it keeps nothing in memory: what another process did is seen at the next call.
+/// A store is cheap to clone, and all clones are the same directory. What another process did is seen at the next call:
+/// of what can change, it keeps only the names in memory, and looks each time whether the file is still the same.
 #[derive(Clone, Debug)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -130,6 +132,7 @@ struct Shared {
     /// The folders of the blobs of each algorithm, once they were opened.
     blobs: [OnceLock<Dir>; Algorithm::ALL.len()],
     facts: Facts,
+    lookups: Lookups,
 }
 
 impl Store {
@@ -139,7 +142,7 @@ impl Store {
     }
 
     fn at(dir: Dir) -> Store {
-        let shared = Shared { dir, blobs: Default::default(), facts: Facts::default() };
+        let shared = Shared { dir, blobs: Default::default(), facts: Facts::default(), lookups: Lookups::default() };
         Store { shared: Arc::new(shared), durability: Durability::Full, prepared: Arc::default(), lease: None }
     }
 

@@ -6,6 +6,8 @@ use super::Store;
 use super::index::Entry;
 use super::index::INDEX;
 use super::index::Index;
+use super::index::descriptor_of;
+use super::lookups::is_settled;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -82,14 +84,27 @@ impl Store {
 
     /// The entry that a name leads to, if there is one, and what it is called there.
     pub(crate) fn lookup(&self, name: &Name) -> Result<Option<(Name, Descriptor)>> {
+        let lookups = &self.shared.lookups;
+        if let Some(known) = lookups.current(self.dir())? {
+            for spelling in spellings(name) {
+                if let Some(entry) = known.find(&spelling) {
+                    return Ok(Some((Name::from_text(&spelling), descriptor_of(entry)?)));
+                }
+            }
+            let Some(reference) = name.reference().filter(|reference| reference.digest().is_some()) else {
+                return Ok(None);
+            };
+            return Ok(by_digest(&Index::parse(known.text())?, reference));
+        }
+        let before = self.dir().stat(INDEX)?;
         let text = self.read_index()?;
         let index = Index::parse(&text)?;
-        for spelling in spellings(name) {
-            if let Some(entry) = index.find(&spelling) {
-                return Ok(Some((Name::from_text(&spelling), entry.descriptor()?)));
-            }
+        let found = find(&index, name)?;
+        if let Some(before) = before.filter(is_settled) {
+            let places = index.places(&text);
+            lookups.keep(self.dir(), &before, text, places)?;
         }
-        Ok(name.reference().and_then(|reference| by_digest(&index, reference)))
+        Ok(found)
     }
 
     /// Gives an image or index that is in the store a name. Returns what the name meant before; its blobs stay.
@@ -274,6 +289,16 @@ fn spelling_of(name: &Name) -> Result<String> {
         Name::Verbatim(text) => Ok(text.clone()),
         Name::Unnamed => Err(Error::invalid_input("an entry without a name has none to take away")),
     }
+}
+
+/// The entry that a name leads to.
+fn find(index: &Index<'_>, name: &Name) -> Result<Option<(Name, Descriptor)>> {
+    for spelling in spellings(name) {
+        if let Some(entry) = index.find(&spelling) {
+            return Ok(Some((Name::from_text(&spelling), entry.descriptor()?)));
+        }
+    }
+    Ok(name.reference().and_then(|reference| by_digest(index, reference)))
 }
 
 /// The texts under which an entry of this name may be found, best first.

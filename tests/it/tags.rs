@@ -369,3 +369,38 @@ fn names_given_at_the_same_time_are_all_there() {
     });
     assert_eq!(store.entries().unwrap().count(), writers * each);
 }
+
+/// P7: what is known of the names is forgotten when anybody changes them, in whatever way.
+#[test]
+fn names_that_are_known_are_seen_to_change() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let [one, two] = [b"1", b"2"].map(|content| store.write(layercake::MediaType::OCTET_STREAM, content).unwrap());
+    let image = name("example.com/app:1");
+    store.tag(&image, &one).unwrap();
+    let index = scratch.path("store/index.json");
+    let known = || {
+        // Only what was left alone for a while is believed the next time.
+        std::thread::sleep(std::time::Duration::from_millis(4100));
+        for _ in 0..2 {
+            store.resolve(&image).unwrap();
+        }
+        assert!(store.resolve(name("example.com/other:1")).unwrap_err().is_not_found());
+    };
+    known();
+    assert_eq!(store.resolve(&image).unwrap().digest, one.digest);
+    layercake::Store::open(scratch.path("store")).unwrap().tag(&image, &two).unwrap();
+    assert_eq!(store.resolve(&image).unwrap().digest, two.digest);
+    known();
+    // In place, of the same size, and with its old time.
+    let before = std::fs::metadata(&index).unwrap().modified().unwrap();
+    let text = std::fs::read_to_string(&index).unwrap();
+    let file = std::fs::File::options().write(true).open(&index).unwrap();
+    let changed = text.replace(&two.digest.to_string(), &one.digest.to_string());
+    std::io::Write::write_all(&mut &file, changed.as_bytes()).unwrap();
+    file.set_modified(before).unwrap();
+    assert_eq!(store.resolve(&image).unwrap().digest, one.digest);
+    let by_digest = image.without_tag().with_digest(one.digest);
+    known();
+    assert_eq!(store.resolve(&by_digest).unwrap().digest, one.digest);
+}
