@@ -150,7 +150,7 @@ impl Checkout {
     fn open_state(path: &Path, store: &Store) -> Result<Checkout> {
         let dir = Dir::open(path)?;
         let mut state = State::read(&dir)?;
-        if state.original(store, &dir).is_some() {
+        if state.is_copy(store, &dir)? {
             state.renew_id();
             state.write(&dir, store.durability())?;
         }
@@ -226,8 +226,9 @@ impl Checkout {
             }
             let taken = aside::take_away(&self.dir)?;
             self.image.store().durability().sync_dir(taken.above())?;
-            self.state.forget(self.image.store(), &self.path)?;
-            taken.remove()
+            let forgotten = self.state.forget(self.image.store(), &self.path);
+            taken.remove()?;
+            forgotten
         };
         discard().context(|| format!("discard working copy {}", self.path.display()))
     }

@@ -119,7 +119,7 @@ impl State {
             "owners": self.folder, "chains": chains,
         });
         let text = record.to_string();
-        if self.record(store).is_some_and(|found| found == text.as_bytes()) {
+        if self.record(store)?.is_some_and(|found| found == text.as_bytes()) {
             return Ok(());
         }
         store.keep_checkout(&self.record_name(), text.as_bytes())
@@ -127,19 +127,18 @@ impl State {
 
     /// Tells it that there is none any more. A record of one that lies elsewhere stays.
     pub(super) fn forget(&self, store: &Store, dir: &Path) -> Result<()> {
-        match self.registered(store) {
+        match self.registered(store)? {
             Some(found) if found != dir => Ok(()),
             _ => store.checkouts_dir()?.remove(&self.record_name()),
         }
     }
 
-    /// Where the store knows this working copy, if it is there still and is another directory: then this is a copy of it.
-    pub(super) fn original(&self, store: &Store, dir: &Dir) -> Option<PathBuf> {
-        let path = self.registered(store)?;
-        let found = Dir::open(&path).ok()?;
+    /// Whether the working copy that the store knows is there still and is another directory.
+    pub(super) fn is_copy(&self, store: &Store, dir: &Dir) -> Result<bool> {
+        let Some(path) = self.registered(store)? else { return Ok(false) };
+        let Ok(found) = Dir::open(&path) else { return Ok(false) };
         let inode = |dir: &Dir| rustix::fs::fstat(dir).map(|stat| Inode::of(&stat)).ok();
-        let is_other = inode(&found)? != inode(dir)?;
-        (is_other && State::read(&found).is_ok_and(|state| state.id == self.id)).then_some(path)
+        Ok(inode(&found) != inode(dir) && State::read(&found).is_ok_and(|state| state.id == self.id))
     }
 
     /// Makes it a working copy of its own.
@@ -147,13 +146,19 @@ impl State {
         self.id = new_id();
     }
 
-    fn record(&self, store: &Store) -> Option<Vec<u8>> {
-        store.checkouts_dir().ok()?.read(&self.record_name(), Limit::DocumentSize, MAX_STATE).ok()
+    fn record(&self, store: &Store) -> Result<Option<Vec<u8>>> {
+        match store.checkouts_dir()?.read(&self.record_name(), Limit::DocumentSize, MAX_STATE) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    fn registered(&self, store: &Store) -> Option<PathBuf> {
-        let record: Record = serde_json::from_slice(&self.record(store)?).ok()?;
-        Some(decoded(&record.dir))
+    /// Where the store knows it to be; nowhere if the record is damaged.
+    fn registered(&self, store: &Store) -> Result<Option<PathBuf>> {
+        let Some(text) = self.record(store)? else { return Ok(None) };
+        let record: Option<Record> = serde_json::from_slice(&text).ok();
+        Ok(record.map(|record| decoded(&record.dir)))
     }
 
     fn record_name(&self) -> String {

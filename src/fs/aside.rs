@@ -194,8 +194,19 @@ impl Taken {
 
 /// Whether a directory is one that something is mounted on.
 pub(crate) fn is_mount(directory: impl AsFd) -> bool {
-    let stat = rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
-    stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    let stat = rustix::fs::statx(&directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
+    match stat {
+        Ok(stat) if stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
+            stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+        }
+        _ => is_on_another_device(directory),
+    }
+}
+
+/// What can be known of mounts before Linux 5.8: all but those of a part of a file system within itself.
+fn is_on_another_device(directory: impl AsFd) -> bool {
+    let device = |name| rustix::fs::statat(&directory, name, AtFlags::EMPTY_PATH).map(|stat| stat.st_dev);
+    device("") != device("..")
 }
 
 /// What the hidden names begin with for one target. Of its name there is a hash only: the name may be as long as names
@@ -262,6 +273,27 @@ fn make(above: &OwnedFd, prefix: &str) -> Result<(String, OwnedFd), Errno> {
         let named = rustix::fs::statat(above, &aside, AtFlags::SYMLINK_NOFOLLOW);
         if named.is_ok_and(|stat| rustix::fs::fstat(&fd).is_ok_and(|own| Inode::of(&own) == Inode::of(&stat))) {
             return Ok((aside, fd));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_known_by_their_device_too() {
+        let scratch = tempfile::tempdir().unwrap();
+        for (path, is_one) in
+            [(Path::new("/proc"), true), (Path::new("/proc/sys/kernel"), false), (scratch.path(), false)]
+        {
+            let directory = rustix::fs::openat(CWD, path, DIRECTORY | OFlags::PATH, Mode::empty()).unwrap();
+            assert_eq!(
+                (is_mount(&directory), is_on_another_device(&directory)),
+                (is_one, is_one),
+                "{}",
+                path.display()
+            );
         }
     }
 }
