@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
 use super::settings::Settings;
+use crate::changeset::Skipped;
 use crate::checkout::Checkout;
 use crate::checkout::CheckoutOptions;
 use crate::checkout::CommitOptions;
@@ -29,8 +30,8 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The layer of what changes; none if nothing does.
-    pub(super) fn layer(&self, draft: &Draft, settings: &Settings) -> Result<Option<NewLayer>> {
+    /// The layer of what changes, none if nothing does; and what could not be in it.
+    pub(super) fn layer(&self, draft: &Draft, settings: &Settings) -> Result<(Option<NewLayer>, Vec<Skipped>)> {
         let Some(work_dir) = &settings.work_dir else {
             return Err(Error::invalid_input("nobody said where working copies are made: `ImageBuilder::work_dir`"));
         };
@@ -43,11 +44,11 @@ impl Run<'_> {
         if let Some(epoch) = settings.epoch {
             how = how.created(time_of(epoch)?);
         }
-        let new = work.checkout().commit_with(&how)?;
+        let (new, skipped) = work.checkout().commit_reported(&how)?;
         work.discard()?;
         let (old, new) = (image.manifest().layers().len(), new.layers()?);
         let layer = new.get(old).map(|layer| (layer.descriptor().clone(), layer.diff_id()));
-        Ok(layer.map(|(blob, diff_id)| NewLayer { blob, diff_id }))
+        Ok((layer.map(|(blob, diff_id)| NewLayer { blob, diff_id }), skipped))
     }
 }
 

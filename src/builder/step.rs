@@ -197,9 +197,14 @@ impl Site<'_> {
     fn run(&mut self, run: &Run<'_>) -> Result<Outcome> {
         let inputs = json!([self.draft.chain_id(), self.draft.config_digest()?, run.command, self.settings.epoch]);
         let key = self.key("run", inputs);
-        let make = |site: &mut Self| run.layer(&site.draft, site.settings);
+        let mut skipped = Vec::new();
+        let mut make = |site: &mut Self| {
+            let (layer, left_out) = run.layer(&site.draft, site.settings)?;
+            skipped = left_out;
+            Ok(layer)
+        };
         let (layer, is_cached) = if run.is_cached { self.cached(key, make)? } else { (make(self)?, false) };
-        Ok(Outcome { text: run.command.clone(), layer, is_cached, skipped: Vec::new() })
+        Ok(Outcome { text: run.command.clone(), layer, is_cached, skipped })
     }
 
     /// What a step is called in the cache: all that decides on its layer.

@@ -9,11 +9,13 @@ use crate::changeset::Changes;
 use crate::changeset::Owners;
 use crate::changeset::Ownership;
 use crate::changeset::PackOptions;
+use crate::changeset::Skipped;
 use crate::changeset::pack_from;
 use crate::compression::Compression;
 use crate::compression::EncoderOptions;
 use crate::error::Context;
 use crate::error::Error;
+use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::event::Cancel;
 use crate::image::Draft;
@@ -47,6 +49,7 @@ pub struct CommitOptions {
     annotations: Vec<(String, String)>,
     encoder: EncoderOptions,
     tag: Option<ImageReference>,
+    strict: bool,
     cancel: Cancel,
 }
 
@@ -62,6 +65,7 @@ impl CommitOptions {
             annotations: Vec::new(),
             encoder: EncoderOptions::new(Compression::Gzip),
             tag: None,
+            strict: false,
             cancel: Cancel::new(),
         }
     }
@@ -116,10 +120,24 @@ impl CommitOptions {
         CommitOptions { tag: Some(reference), ..self }
     }
 
+    /// Whether to fail with [`ErrorKind::NotApplied`](crate::ErrorKind::NotApplied) where otherwise something would be
+    /// left out: sockets, which [`Changes::skipped`] lists, and extended attributes with a name that has a `=` in it.
+    #[must_use = "the options are returned"]
+    pub fn strict(self, strict: bool) -> Self {
+        CommitOptions { strict, ..self }
+    }
+
     /// A switch that ends the work.
     #[must_use = "the options are returned"]
     pub fn cancel(self, cancel: &Cancel) -> Self {
         CommitOptions { cancel: cancel.clone(), ..self }
+    }
+
+    fn check(&self, skipped: &[Skipped]) -> Result<()> {
+        if self.strict && !skipped.is_empty() {
+            return Err(ErrorKind::NotApplied { what: skipped.iter().map(Skipped::to_string).collect() }.into());
+        }
+        Ok(())
     }
 }
 
@@ -154,24 +172,31 @@ impl Checkout {
     ///   [`BlobWriter::commit`](crate::store::BlobWriter::commit).
     /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): a time that RFC 3339 has no word for, a variable
     ///   without a name, a level that the compression does not have.
+    /// * [`ErrorKind::NotApplied`](crate::ErrorKind::NotApplied): the options are strict, and something cannot be in a
+    ///   layer.
     /// * [`ErrorKind::Locked`](crate::ErrorKind::Locked): the working copy is being discarded.
     /// * Those of [`Store::tag`](crate::Store::tag), if it is to be tagged: the image is there then, without a name.
     pub fn commit_with(&self, options: &CommitOptions) -> Result<Image> {
+        Ok(self.commit_reported(options)?.0)
+    }
+
+    /// The same; says too what could not be in the layer.
+    pub(crate) fn commit_reported(&self, options: &CommitOptions) -> Result<(Image, Vec<Skipped>)> {
         let commit = || {
             let _lock = self.lock(FlockOperation::NonBlockingLockShared)?;
             let changes = self.changes_until(&options.cancel)?;
             // Until the new image has its name, nobody but a lease knows that it is wanted.
             let leased = self.image().in_store(&self.image().store().leased()?);
-            let image = self.compose(&leased, &changes, options)?;
+            let (image, skipped) = self.compose(&leased, &changes, options)?;
             if let Some(reference) = &options.tag {
                 image.store().tag(reference, &image.descriptor())?;
             }
-            Ok(image.in_store(self.image().store()))
+            Ok((image.in_store(self.image().store()), skipped))
         };
         commit().context(|| format!("commit {}", self.path().display()))
     }
 
-    fn compose(&self, base: &Image, changes: &Changes, options: &CommitOptions) -> Result<Image> {
+    fn compose(&self, base: &Image, changes: &Changes, options: &CommitOptions) -> Result<(Image, Vec<Skipped>)> {
         let created = options.created.unwrap_or_else(SystemTime::now);
         let mut draft = Draft::of(base)?;
         draft.edit(&options.config)?;
@@ -183,17 +208,19 @@ impl Checkout {
         step.comment.clone_from(&options.message);
         step.created_by.clone_from(&options.command);
         step.author.clone_from(&options.author);
+        options.check(changes.skipped())?;
         if changes.is_empty() {
             draft.push(&step, None)?;
-            return draft.finish();
+            return Ok((draft.finish()?, changes.skipped().to_vec()));
         }
         let how = PackOptions::new().owners(self.owners()).epoch(seconds_of(created)?).cancel(&options.cancel);
-        let (layer, _) = draft.pack(&options.encoder, |writer| {
+        let (layer, packed) = draft.pack(&options.encoder, |writer| {
             let tree = self.changed_tree()?;
             pack_from(tree, changes, writer, &how).context(|| format!("pack {}", self.root().display()))
         })?;
+        options.check(&packed.skipped)?;
         draft.push(&step, Some(&layer))?;
-        draft.finish()
+        Ok((draft.finish()?, packed.skipped))
     }
 
     /// Whose files in the tree are in the image.

@@ -187,7 +187,8 @@ pub enum ErrorKind {
         /// The one that is there.
         existing: PathBuf,
     },
-    /// Something of a layer could not be applied, or came twice, and the caller wanted that to be an error.
+    /// Something of a layer could not be applied, or came twice, or something of a tree could not be in a layer; and the
+    /// caller wanted that to be an error.
     NotApplied {
         /// What, each with its path and the reason.
         what: Vec<String>,

@@ -16,6 +16,7 @@ fn a_command_is_run_once() {
     let change = |root: &Path| {
         runs.fetch_add(1, Ordering::Relaxed);
         fs::remove_file(root.join("usr/lib/old"))?;
+        drop(std::os::unix::net::UnixListener::bind(root.join("tmp/socket"))?);
         fs::write(root.join("tmp/new"), "new")
     };
     let builder = ImageBuilder::from_image(&image).epoch(1_000_000_000).work_dir(&work).env("A", "1");
@@ -24,6 +25,8 @@ fn a_command_is_run_once() {
     assert!(first.image.read_file("lib/old").is_err());
     let step = &first.steps[1];
     assert_eq!((step.text.as_str(), step.is_cached, step.layer.is_some()), ("make", false, true));
+    let skipped: Vec<String> = step.skipped.iter().map(ToString::to_string).collect();
+    assert_eq!(skipped, ["tmp/socket: sockets are not stored"]);
     assert_eq!(fs::read_dir(&work).unwrap().count(), 0);
 
     let second = builder.clone().run("make", change).copy(Files::bytes(""), "/z").build().unwrap();

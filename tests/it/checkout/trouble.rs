@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,6 +12,7 @@ use layercake::Checkout;
 use layercake::ErrorKind;
 use layercake::Image;
 use layercake::checkout::CheckoutMode;
+use layercake::checkout::CommitOptions;
 use layercake::testing::Fixture;
 
 use super::checkout;
@@ -242,4 +244,31 @@ fn paths(directory: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
+}
+
+/// P2: what cannot be in a layer is not left out in silence.
+#[test]
+fn what_cannot_be_committed_is_an_error_if_that_is_wanted() {
+    let scratch = Scratch::new();
+    let image = demo(&scratch);
+    let strict = CommitOptions::new().strict(true);
+    for mode in modes() {
+        let work = checkout(&image, &scratch.path(&format!("work-{mode}")), mode);
+        drop(UnixListener::bind(work.root().join("socket")).unwrap());
+        let error = failure(work.commit_with(&strict));
+        assert_kind!(&error, ErrorKind::NotApplied { .. });
+        assert!(error.to_string().contains("socket: sockets are not stored"), "{error}");
+        assert_eq!(work.commit("without it").unwrap().layers().unwrap(), image.layers().unwrap());
+        fs::remove_file(work.root().join("socket")).unwrap();
+
+        let file = work.root().join("etc/motd");
+        fs::write(&file, "changed\n").unwrap();
+        rustix::fs::setxattr(&file, "user.a=b", b"c", rustix::fs::XattrFlags::empty()).unwrap();
+        let error = failure(work.commit_with(&strict));
+        assert!(error.to_string().contains("user.a=b"), "{error}");
+        assert_eq!(work.commit("without it").unwrap().layers().unwrap().len(), image.layers().unwrap().len() + 1);
+        rustix::fs::removexattr(&file, "user.a=b").unwrap();
+        assert!(work.commit_with(&strict).is_ok());
+        work.discard().unwrap();
+    }
 }
