@@ -120,7 +120,7 @@ impl CommitOptions {
         CommitOptions { tag: Some(reference), ..self }
     }
 
-    /// Whether to fail with [`ErrorKind::NotApplied`](crate::ErrorKind::NotApplied) where otherwise something would be
+    /// Whether to fail with [`ErrorKind::NotApplied`] where otherwise something would be
     /// left out: sockets, which [`Changes::skipped`] lists, and extended attributes with a name that has a `=` in it.
     #[must_use = "the options are returned"]
     pub fn strict(self, strict: bool) -> Self {
@@ -170,11 +170,11 @@ impl Checkout {
     /// * Those of [`changes`](Checkout::changes), of
     ///   [`pack`](crate::changeset::pack) and of
     ///   [`BlobWriter::commit`](crate::store::BlobWriter::commit).
-    /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): a time that RFC 3339 has no word for, a variable
+    /// * [`ErrorKind::InvalidInput`]: a time that RFC 3339 has no word for, a variable
     ///   without a name, a level that the compression does not have.
-    /// * [`ErrorKind::NotApplied`](crate::ErrorKind::NotApplied): the options are strict, and something cannot be in a
+    /// * [`ErrorKind::NotApplied`]: the options are strict, and something cannot be in a
     ///   layer.
-    /// * [`ErrorKind::Locked`](crate::ErrorKind::Locked): the working copy is being discarded.
+    /// * [`ErrorKind::Locked`]: the working copy is being discarded.
     /// * Those of [`Store::tag`](crate::Store::tag), if it is to be tagged: the image is there then, without a name.
     pub fn commit_with(&self, options: &CommitOptions) -> Result<Image> {
         Ok(self.commit_reported(options)?.0)
