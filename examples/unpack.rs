@@ -1,26 +1,40 @@
 //! Makes a root file system of an image: `unpack alpine /srv/jail/rootfs`.
 //!
+//! With `--pull`, an image that the store does not have is pulled, and unpacked while it arrives.
+//!
 //! The store may be any OCI image layout; NAME is then what its `index.json` has as `ref.name`. Exit status 0 means:
 //! the tree is exactly what the layers say, or what was left out is listed.
 
+#[cfg(feature = "registry")]
+#[allow(dead_code, reason = "who signs in here does so as docker login left it")]
+#[path = "support/login.rs"]
+mod login;
 mod support;
 
 use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
 use layercake::Event;
+#[cfg(feature = "registry")]
+use layercake::ImageReference;
+#[cfg(feature = "registry")]
+use layercake::Store;
 use layercake::changeset::Layout;
 use layercake::changeset::Limits;
 use layercake::changeset::Options;
 use layercake::changeset::Ownership;
+use layercake::changeset::Unpacked;
+#[cfg(feature = "registry")]
+use layercake::transfer::PullPolicy;
 use lexopt::prelude::*;
 
-const USAGE: &str = "usage: unpack [--store DIR] [--platform OS/ARCH[/VARIANT]] [--rootless] [--layout flat|overlay] \
+const USAGE: &str = "usage: unpack [--store DIR] [--platform OS/ARCH[/VARIANT]] [--pull] [--rootless] [--layout flat|overlay] \
                      [--strict] [--sync] [--max-unpacked-bytes N] [--max-file-bytes N] [--max-entries N] \
                      [--max-layers N] [--quiet] NAME DIR";
 
@@ -32,13 +46,14 @@ fn unpack() -> support::Result {
     let mut common = support::Common::default();
     let mut options = Options::new();
     let mut limits = Limits::default();
-    let mut quiet = false;
+    let (mut quiet, mut pull) = (false, false);
     let mut name = None;
     let mut target: Option<PathBuf> = None;
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
             Long("help") | Short('h') => return support::print(USAGE),
+            Long("pull") => pull = true,
             Long("rootless") => options = options.ownership(Ownership::CurrentUser),
             Long("layout") => options = options.layout(layout(&support::text(&mut args)?)?),
             Long("strict") => options = options.strict(true),
@@ -58,10 +73,14 @@ fn unpack() -> support::Result {
         }
     }
     let (name, target) = name.zip(target).ok_or(USAGE)?;
-    let image = common.image(&name)?;
-    let bar = bar(image.manifest().layers().iter().map(|layer| layer.size).sum(), quiet);
+    let bar = bar(quiet);
     let show = |event: &Event<'_>| show(&bar, event);
-    let done = image.unpack_with(target, &options.limits(limits).observer(&show));
+    let options = options.limits(limits).observer(&show);
+    let done = if pull {
+        pull_and_unpack(&common, &name, &target, &options)
+    } else {
+        from_store(&common, &name, &target, &options)
+    };
     bar.finish_and_clear();
     let done = done?;
     let mut out = io::stdout().lock();
@@ -77,6 +96,33 @@ fn unpack() -> support::Result {
     Ok(())
 }
 
+fn from_store(common: &support::Common, name: &str, target: &Path, options: &Options<'_>) -> support::Result<Unpacked> {
+    Ok(common.image(name)?.unpack_with(target, options)?)
+}
+
+/// In one pass, if the store does not have the image.
+#[cfg(feature = "registry")]
+fn pull_and_unpack(
+    common: &support::Common,
+    name: &str,
+    target: &Path,
+    options: &Options<'_>,
+) -> support::Result<Unpacked> {
+    let image = name.parse::<ImageReference>()?.or_latest();
+    let store = Store::open_or_create(common.store_path()?)?;
+    let registry = login::Client::default().registry(image.host())?;
+    let mut pull = registry.pull(&image).policy(PullPolicy::IfMissing);
+    if let Some(platform) = &common.platform {
+        pull = pull.platform(platform.clone());
+    }
+    Ok(pull.unpack_with(&store, target, options)?.unpacked)
+}
+
+#[cfg(not(feature = "registry"))]
+fn pull_and_unpack(_: &support::Common, _: &str, _: &Path, _: &Options<'_>) -> support::Result<Unpacked> {
+    Err("--pull: the feature `registry` is not built in".into())
+}
+
 fn layout(text: &str) -> support::Result<Layout> {
     match text {
         "flat" => Ok(Layout::Flat),
@@ -86,12 +132,12 @@ fn layout(text: &str) -> support::Result<Layout> {
 }
 
 /// On a terminal: how much of the blobs was unpacked.
-fn bar(bytes: u64, quiet: bool) -> ProgressBar {
+fn bar(quiet: bool) -> ProgressBar {
     if quiet || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {msg}");
-    ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    let style = ProgressStyle::with_template("{spinner} {bytes} {msg}");
+    ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// The bar's position is of the layers before the one at hand, which its prefix keeps, and of this one.

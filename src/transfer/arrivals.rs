@@ -1,14 +1,17 @@
 //! Layers on their way, for whoever wants to read them before they are there.
 
 use std::collections::HashMap;
+use std::io;
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::error::Error;
 use crate::error::Result;
 use crate::store::ArrivingBlob;
 use crate::store::NotArrived;
@@ -20,6 +23,8 @@ use crate::sync::lock;
 pub(super) struct Arrivals {
     state: Mutex<State>,
     changed: Condvar,
+    /// Whether something that was read did not arrive, or not in one piece.
+    is_broken: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -58,23 +63,44 @@ impl Arrivals {
             match state.known.get_mut(&blob).map(Option::take) {
                 Some(Some(arriving)) => return Ok(Arrived::Arriving(arriving)),
                 Some(None) => return Ok(Arrived::Stored),
-                None if state.is_over => return Err(std::io::Error::other(NotArrived).into()),
+                None if state.is_over => {
+                    self.is_broken.store(true, Ordering::Relaxed);
+                    return Err(io::Error::other(NotArrived).into());
+                }
                 None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
 
+    /// Whether something that was read did not arrive, or not in one piece: then that is why it could not be applied.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
+    }
+
     /// The blob as a stream, and whether what it gives was verified by nobody yet.
     pub(super) fn open(&self, store: &Store, blob: &Descriptor) -> Result<(Box<dyn Read + Send>, bool)> {
         match self.take(blob.digest)? {
-            Arrived::Arriving(arriving) => Ok((Box::new(arriving), false)),
+            Arrived::Arriving(arriving) => {
+                let is_broken = Arc::clone(&self.is_broken);
+                Ok((Box::new(Watched { arriving, is_broken }), false))
+            }
             Arrived::Stored => Ok((Box::new(store.open_blob(blob)?), true)),
         }
     }
 }
 
-/// Whether a layer could not be read because it did not arrive, or not in one piece.
-pub(super) fn is_not_arrived(error: &Error) -> bool {
-    let crate::error::ErrorKind::Io { source, .. } = error.kind() else { return false };
-    source.get_ref().is_some_and(|inner| inner.is::<NotArrived>())
+/// Notes it if the blob does not arrive.
+struct Watched {
+    arriving: ArrivingBlob,
+    is_broken: Arc<AtomicBool>,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.arriving.read(buffer);
+        if result.is_err() {
+            self.is_broken.store(true, Ordering::Relaxed);
+        }
+        result
+    }
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use super::Pull;
 use super::arrivals::Arrivals;
-use super::arrivals::is_not_arrived;
 use super::pulled::Pulled;
 use super::run::Run;
 
@@ -103,7 +102,7 @@ impl Pull<'_> {
         let (brought, unpacked) = std::thread::scope(|scope| {
             let unpacker = scope.spawn(|| {
                 let unpacked = unpacking.run(layers, sources(image, diff_ids, &arrivals));
-                if unpacked.as_ref().is_err_and(ends_the_pull) {
+                if unpacked.as_ref().is_err_and(ends_the_pull) && !arrivals.is_broken() {
                     stop.store(true, Ordering::Relaxed);
                 }
                 unpacked
@@ -114,10 +113,11 @@ impl Pull<'_> {
             };
             (brought, unpacker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
+        let is_broken = arrivals.is_broken();
         match (brought, unpacked) {
             // What was wrong with the bytes explains what came of them.
-            (Err(error), Err(unpacked)) if error.is_corrupt() || is_not_arrived(&unpacked) => Err(error),
-            (_, Err(error)) if !is_not_arrived(&error) => Err(match image.layers() {
+            (Err(error), Err(_)) if error.is_corrupt() || is_broken => Err(error),
+            (_, Err(error)) if !is_broken => Err(match image.layers() {
                 Ok(layers) => explain(error, &layers),
                 Err(_) => error,
             }),
@@ -148,7 +148,7 @@ fn sources<'a>(
 /// Whether nothing else need be fetched. Where the bytes of a layer make no sense, the rest of them tells whether they are
 /// the right ones.
 fn ends_the_pull(error: &Error) -> bool {
-    !is_not_arrived(error) && !matches!(error.kind(), ErrorKind::InvalidLayer { .. } | ErrorKind::Compression { .. })
+    !matches!(error.kind(), ErrorKind::InvalidLayer { .. } | ErrorKind::Compression { .. })
 }
 
 struct EndOnDrop<'a>(&'a Arrivals);
