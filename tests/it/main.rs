@@ -58,6 +58,8 @@ mod mend;
 #[cfg(feature = "registry")]
 mod one_pass;
 #[cfg(feature = "registry")]
+mod power;
+#[cfg(feature = "registry")]
 mod processes;
 #[cfg(feature = "registry")]
 mod pull;
