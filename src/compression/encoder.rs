@@ -57,7 +57,7 @@ impl EncoderOptions {
         EncoderOptions { level: Some(level), ..self }
     }
 
-    /// How many threads there are at most. It does not show in what comes out. zstd uses one always.
+    /// How many threads there are at most. It does not show in what comes out.
     #[must_use = "the options are returned"]
     pub fn threads(self, threads: usize) -> Self {
         EncoderOptions { threads: Some(threads), ..self }
@@ -81,6 +81,9 @@ impl EncoderOptions {
             Compression::Zstd => {
                 let mut encoder = zstd::stream::write::Encoder::new(writer, self.level_in(1, 22)?)?;
                 encoder.include_checksum(true)?;
+                // With threads of its own, be it one: what they make does not depend on how many there are, and differs
+                // from what is made without.
+                encoder.multithread(u32::try_from(self.thread_count()).unwrap_or(1))?;
                 Inner::Zstd(encoder)
             }
             #[cfg(not(feature = "zstd"))]

@@ -86,11 +86,16 @@ fn gzip_reads_what_we_wrote() {
 #[cfg(feature = "zstd")]
 #[test]
 fn zstd_comes_back_and_is_the_same_twice() {
-    let content = text(1_000_000);
-    let options = EncoderOptions::new(Compression::Zstd);
-    let one = encoded(&content, &options, 1000);
-    assert!(one == encoded(&content, &options.clone().threads(8), 77_777));
-    assert_eq!(zstd::decode_all(&one[..]).unwrap(), content);
+    // More than threads take at a time, which is 8 MiB; and less.
+    for content in [text(1_000_000), text(20 << 20)] {
+        let options = EncoderOptions::new(Compression::Zstd);
+        let one = encoded(&content, &options.clone().threads(1), 1000);
+        for threads in [2, 5] {
+            let other = encoded(&content, &options.clone().threads(threads), 77_777);
+            assert!(one == other, "{threads} threads, {} bytes", content.len());
+        }
+        assert!(zstd::decode_all(&one[..]).unwrap() == content);
+    }
 }
 
 #[test]
