@@ -5,6 +5,7 @@
 //! power cut, and never look at them again.
 
 mod keeping;
+mod making;
 
 use std::path::Path;
 use std::process::Command;
