@@ -237,7 +237,11 @@ impl Checkout {
 fn seconds_of(time: SystemTime) -> Result<i64> {
     let seconds = match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_secs()),
-        Err(before) => i64::try_from(before.duration().as_secs()).map(|seconds| -seconds),
+        Err(before) => {
+            let before = before.duration();
+            // Half a second before is in the second before.
+            i64::try_from(before.as_secs() + u64::from(before.subsec_nanos() > 0)).map(|seconds| -seconds)
+        }
     };
     seconds.map_err(|_| Error::invalid_input("the time of the image is too far away"))
 }

@@ -32,7 +32,8 @@ use crate::manifest::Config;
 pub(super) const UNPACKED: &str = "unpacked";
 /// The name of a tree on its way out begins so.
 const GONE: &str = ".gone-";
-const MAX_RECORD: u64 = 1 << 20;
+/// Lists of what was left out may be long.
+const MAX_RECORD: u64 = 256 << 20;
 
 /// What a record says, as far as it matters here.
 #[derive(Debug, Deserialize)]
