@@ -1,4 +1,4 @@
-//! A store of 10,000 names: opening it, looking one up, giving one, listing all, counting its bytes, marking what garbage
+//! A store of 10,000 names: opening it, looking one up (from a new handle, and again), giving one, listing all, counting its bytes, marking what garbage
 //! collection keeps.
 //!
 //! `cargo bench --bench names`. `LAYERCAKE_BENCH_NAMES` is how many names, `LAYERCAKE_BENCH_RUNS` how many runs. The
@@ -24,12 +24,16 @@ fn main() {
     let built = Command::new(env!("CARGO")).args(["build", "-q", "--release", "--example", "images"]).status();
     assert!(built.expect("cargo runs").success());
     let (most, runs) = (setting("LAYERCAKE_BENCH_NAMES", 10_000), setting("LAYERCAKE_BENCH_RUNS", 7));
-    let heads = ["open", "resolve", "tag", "images", "(one image)", "usage", "mark"];
+    let heads = ["open", "resolve", "(again)", "tag", "images", "(one image)", "usage", "mark"];
     println!("{:>8} {}", "names", heads.map(|head| format!("{head:>12}")).join(" "));
     for names in [most / 100, most / 10, most] {
         let (different, same) = (Filled::new(names, true), Filled::new(names, false));
         let open = time(runs, || drop(Store::open(different.store.path())));
-        let resolve = time(runs, || drop(different.store.resolve(name(names / 2))));
+        let resolve =
+            time(runs, || drop(Store::open(different.store.path()).map(|store| store.resolve(name(names / 2)))));
+        // What was left alone for some seconds is known the next time.
+        std::thread::sleep(Duration::from_secs(5));
+        let again = time(runs, || drop(different.store.resolve(name(names / 2))));
         let mut roots = [name(0), name(1)].map(|name| different.store.resolve(name).expect("it is there"));
         let tag = time(runs, || {
             // Another root each time: what a name means already is not written again.
@@ -42,7 +46,7 @@ fn main() {
             let collected = different.store.gc_with(&GcOptions::new().dry_run()).expect("it can be marked");
             assert_eq!(collected.blobs.len(), 0);
         });
-        let times = [open, resolve, tag, all, one, usage, mark];
+        let times = [open, resolve, again, tag, all, one, usage, mark];
         println!("{names:>8} {}", times.map(|time| format!("{:>9.2} ms", ms(time))).join(" "));
     }
 }
