@@ -44,6 +44,7 @@ use crate::fs::rooted::Inode;
 use crate::fs::rooted::Rooted;
 use crate::image::Image;
 use crate::image::Layer;
+use crate::store::Durability;
 
 /// How long one process waits for another that unpacks the same layers.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -124,7 +125,7 @@ impl Image {
         let done = known.records.len();
         let path = |chain: &Digest| dir.path().join(chain.hex().to_string());
         for chain in &chains[done..] {
-            clear(dir, &chain.hex().to_string())?;
+            clear(dir, &chain.hex().to_string(), self.store().durability())?;
         }
         let asides: Vec<Aside> = chains[done..].iter().map(|chain| Aside::new(&path(chain))).collect::<Result<_>>()?;
         let sources = layers[done..].iter().map(Layer::source);
@@ -154,7 +155,7 @@ impl Image {
     /// Gives the directories their names, and then writes that they are whole.
     fn publish(&self, dir: &Dir, chains: &[Digest], asides: Vec<Aside>, records: &[Record]) -> Result<()> {
         let durability = self.store().durability();
-        if durability == crate::store::Durability::Full {
+        if durability == Durability::Full {
             rustix::fs::syncfs(dir).map_err(|error| Error::io("sync", dir.path(), error.into()))?;
         }
         asides.into_iter().try_for_each(|aside| aside.publish(false))?;
@@ -233,7 +234,7 @@ fn hold(dir: &Dir, name: &str) -> Result<Option<File>> {
 }
 
 /// Removes what a killed process left, or one whose record was removed or damaged; not what somebody uses.
-fn clear(dir: &Dir, name: &str) -> Result<()> {
+fn clear(dir: &Dir, name: &str, durability: Durability) -> Result<()> {
     let record = format!("{name}.json");
     let _alone = match dir.file(&record) {
         Ok(file) => Some(wait_until_unused(file, &dir.path().join(&record))?),
@@ -246,6 +247,8 @@ fn clear(dir: &Dir, name: &str) -> Result<()> {
         Err(error) if error.is_not_found() => return Ok(()),
         renamed => renamed?,
     }
+    // A record that came back after a power cut would speak of a tree of which half is gone.
+    durability.sync_dir(dir)?;
     remove::remove(dir.as_fd(), gone.as_bytes(), &mut Nothing)
         .map_err(|error| Error::io("remove", &dir.path().join(name), error.into()))
 }

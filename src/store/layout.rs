@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -232,17 +233,20 @@ fn make(path: &Path) -> Result<Made> {
     Ok(Made::Now(store))
 }
 
-/// Like `create_dir_all`, and the new names survive a power cut.
+/// Like `create_dir_all`, and the new names survive a power cut. Nobody else may write there, whatever the umask.
 fn make_dirs(path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let sync_parent = || Dir::open(parent.unwrap_or(Path::new(".")))?.sync();
     if path.is_dir() {
+        // Who made it may have been killed before it came to this. What is long there, above a mount say, may be out of
+        // reach.
+        let _ = sync_parent();
         return Ok(());
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
         make_dirs(parent)?;
     }
-    let sync_parent = || Dir::open(parent.unwrap_or(Path::new(".")))?.sync();
-    match fs::create_dir(path) {
+    match fs::DirBuilder::new().mode(0o755).create(path) {
         Ok(()) => sync_parent(),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => sync_parent(),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

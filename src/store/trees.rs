@@ -32,10 +32,9 @@ impl Store {
     }
 
     fn made(&self, above: &Dir, name: &str) -> Result<Dir> {
-        let (dir, is_new) = above.make_dir(name)?;
-        if is_new {
-            self.durability.sync_dir(above)?;
-        }
+        let (dir, _) = above.make_dir(name)?;
+        // Also if it is there: who made it may have been killed before it came to this.
+        self.durability.sync_dir(above)?;
         Ok(dir)
     }
 }

@@ -23,6 +23,7 @@ mod layers;
 mod made;
 mod model;
 mod names;
+mod places;
 mod platforms;
 mod room;
 mod store;

@@ -57,6 +57,14 @@ struct Scene {
     scratch: Scratch,
     disk: PathBuf,
     program: Command,
+    /// What ran before it, and whether that synced nothing, or at which sync it was killed.
+    first: Option<First>,
+}
+
+#[derive(Clone, Copy)]
+enum First {
+    Unsynced,
+    KilledAt(usize),
 }
 
 /// What is looked at.
@@ -78,7 +86,7 @@ impl Scene {
         prepare(&disk);
         let mut program = example(program);
         program.env("LAYERCAKE_STORE", disk.join("store")).current_dir(&disk);
-        Scene { scratch, disk, program }
+        Scene { scratch, disk, program, first: None }
     }
 
     fn arguments(mut self, arguments: &[&str]) -> Scene {
@@ -86,23 +94,48 @@ impl Scene {
         self
     }
 
-    /// What the program does to the disk, and what is there then.
-    fn record(&mut self) -> (Disk, Found) {
+    fn after(self, first: First) -> Scene {
+        Scene { first: Some(first), ..self }
+    }
+
+    /// What the program does to the disk, and what is there then. None if a program that was killed before it has left
+    /// something that it refuses.
+    fn record(&mut self) -> Option<(Disk, Found)> {
         let mut disk = Disk::of(&self.disk);
-        let log = self.scratch.path("log");
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-y", "-s", "1000000", "-o"]).arg(&log).args(["-e", "signal=none"]);
-        strace.args(["-e", &format!("trace={}", log::TRACED)]).arg(self.program.get_program());
-        strace.args(self.program.get_args()).env("LAYERCAKE_STORE", self.disk.join("store")).current_dir(&self.disk);
-        run(&mut strace).ok();
-        self.unmount();
-        for call in log::calls(&fs::read_to_string(log).unwrap()) {
-            disk.follow(&call);
+        match self.first {
+            Some(First::Unsynced) => drop(self.trace(&[], &["--no-sync"], &mut disk).ok()),
+            Some(First::KilledAt(n)) => {
+                let inject = format!("inject=fsync,syncfs:signal=SIGKILL:when={n}");
+                self.trace(&["-e", &inject], &[], &mut disk);
+            }
+            None => {}
         }
+        let ran = self.trace(&[], &[], &mut disk);
+        if self.first.is_some() && ran.err.contains("already") {
+            return None;
+        }
+        ran.ok();
         disk.settle();
         let reference = disk.found(disk.len(), &|_| true, &|_| Fate::Whole);
         assert_same(&reference, &Disk::of(&self.disk).found(0, &|_| true, &|_| Fate::Whole));
-        (disk, reference)
+        Some((disk, reference))
+    }
+
+    /// Runs the program, and does to the model what it does.
+    fn trace(&self, options: &[&str], arguments: &[&str], disk: &mut Disk) -> Ran {
+        let log = self.scratch.path("log");
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-y", "-s", "1000000", "-o"]).arg(&log).args(["-e", "signal=none"]);
+        strace.args(["-e", &format!("trace={}", log::TRACED)]).args(options).arg(self.program.get_program());
+        strace.args(self.program.get_args()).args(arguments);
+        strace.env("LAYERCAKE_STORE", self.disk.join("store")).current_dir(&self.disk);
+        let ran = run(&mut strace);
+        self.unmount();
+        disk.close_all();
+        for call in log::calls(&fs::read_to_string(log).unwrap()) {
+            disk.follow(&call);
+        }
+        ran
     }
 
     fn unmount(&self) {
@@ -121,7 +154,7 @@ impl Scene {
             Ok(number) => number.parse().unwrap(),
             Err(_) => STATES,
         };
-        let (disk, reference) = self.record();
+        let Some((disk, reference)) = self.record() else { return 0 };
         let before = disk.found(0, &|_| true, &|_| Fate::Whole);
         let program = self.program.get_program().to_string_lossy().rsplit('/').next().unwrap().to_owned();
         let mut tried = HashSet::new();
@@ -130,6 +163,9 @@ impl Scene {
                 break;
             }
             let done = state.end == disk.len();
+            if !done && self.first.is_some() {
+                break;
+            }
             let fate = |node: usize| state.fates.get(&node).copied().unwrap_or(Fate::Whole);
             let found = disk.found(state.end, &|change| state.lucky.contains(&change), &fate);
             if !tried.insert((disk::fingerprint(&found), done)) {
@@ -148,7 +184,9 @@ impl Scene {
                 self.look(&found, references, again.status == 0, &format!("{what}, and run again"), look);
             }
         }
-        println!("{program}: {} states of a disk after {} changes", tried.len(), disk.len());
+        if self.first.is_none() {
+            println!("{program}: {} states of a disk after {} changes", tried.len(), disk.len());
+        }
         tried.len()
     }
 
@@ -431,4 +469,54 @@ fn trees_survive_a_power_cut() {
             assert!(records >= 2 || !seen.done, "{}: the store does not know of it", seen.what);
         });
     }
+}
+
+/// P5: what was there already, and is relied on, is brought to the disk too: whoever made it may not have done so, or
+/// was killed before.
+#[test]
+fn what_others_left_unsynced_survives_a_power_cut() {
+    if !installed(&["strace"]) || !is_root() {
+        return;
+    }
+    let (served, image) = Served::with(&new());
+    let (kept, made) = (name("kept"), name("example.com/made:1"));
+    let root = served.store.resolve(name("example.com/app:1")).unwrap();
+    // Some of the points, or all.
+    let every = std::env::var("LAYERCAKE_POWER_STATES").is_ok();
+    let prepare = |disk: &Path| {
+        old().tag(&store(disk), &kept).unwrap();
+        fs::create_dir(disk.join("tree")).unwrap();
+        fs::write(disk.join("tree/file"), "1").unwrap();
+    };
+    let there = image.to_string();
+    let pull = ["--quiet", "--jobs", "1", "--platform", "linux/amd64", &there];
+    let build = ["--from", "kept", "--created", "0", "tree", "example.com/made:1"];
+    let mut states = 0;
+    let look = |seen: &Seen<'_>| seen.assert_means(&image, &[&root], false);
+    for scene in [Scene::new("pull", |_| {}), Scene::new("pull", prepare)] {
+        states += scene.arguments(&pull).after(First::Unsynced).replay(&look);
+    }
+    for n in (1..20).filter(|n| every || n % 4 < 2) {
+        let first = First::KilledAt(n);
+        let mut try_one = |scene: Scene, look: &dyn Fn(&Seen<'_>)| states += scene.after(first).replay(look);
+        let has = |called: &ImageReference, seen: &Seen<'_>| {
+            let root = seen.store.as_ref().unwrap_or_else(|| panic!("{}: no store", seen.what)).resolve(called);
+            let root = root.unwrap_or_else(|error| panic!("{}: {error:?}", seen.what));
+            seen.assert_means(called, &[&root], false);
+        };
+        try_one(Scene::new("pull", |_| {}).arguments(&pull), &look);
+        try_one(Scene::new("pull", prepare).arguments(&pull), &look);
+        try_one(Scene::new("build", prepare).arguments(&build), &|seen| has(&made, seen));
+        let checkout = Scene::new("checkout", prepare).arguments(&["--mode", "copy", "kept", "work"]);
+        try_one(checkout, &|seen| {
+            seen.assert_whole(Path::new("work"));
+            let record = seen.found.keys().filter(|path| path.starts_with("store/layercake/checkouts")).count();
+            assert!(seen.has("work") && record >= 2, "{}: the working copy is gone", seen.what);
+        });
+        if n < 4 {
+            try_one(Scene::new("tag", prepare).arguments(&["kept", "example.com/made:1"]), &|seen| has(&made, seen));
+        }
+    }
+    println!("{states} states");
+    assert!(states > 100, "only {states}");
 }

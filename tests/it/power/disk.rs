@@ -207,6 +207,11 @@ impl Disk {
         self.changes.push(change);
     }
 
+    /// The process is gone, and with it what it had open.
+    pub fn close_all(&mut self) {
+        self.open.clear();
+    }
+
     /// Does to the model what a program did to the disk.
     pub fn follow(&mut self, call: &Call) {
         match call.name.as_str() {

@@ -87,10 +87,13 @@ pub fn calls(log: &str) -> Vec<Call> {
     calls
 }
 
-/// One whole line. None if it is no call, or one that failed.
+/// One whole line. None if it is no call, or one that failed, or was never made.
 fn parse(line: &str) -> Option<Call> {
     let (name, rest) = line.split_once('(')?;
     let (arguments, result) = rest.rsplit_once(" = ")?;
+    if result.ends_with("(INJECTED)") {
+        return None;
+    }
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') || result.starts_with(['-', '?']) {
         return None;
     }
