@@ -211,7 +211,7 @@ fn links_in_a_store_lead_nowhere() {
             let _ = store.write(MediaType::OCTET_STREAM, b"new");
             let _ = store.tag(&name("new"), &root);
             let _ = store.set_limit(Some(1 << 30));
-            let _ = store.pin(&name("app"));
+            let _ = store.pin(name("app"));
             let _ = store.leased().and_then(|leased| leased.contains(&root));
             if let Ok(image) = store.image(name("app")) {
                 let _ = image.unpacked_size();

@@ -496,7 +496,7 @@ fn what_others_left_unsynced_survives_a_power_cut() {
     for scene in [Scene::new("pull", |_| {}), Scene::new("pull", prepare)] {
         states += scene.arguments(&pull).after(First::Unsynced).replay(&look);
     }
-    for n in (1..20).filter(|n| every || n % 4 < 2) {
+    for n in (1..20).filter(|n| every || n % 4 == 1) {
         let first = First::KilledAt(n);
         let mut try_one = |scene: Scene, look: &dyn Fn(&Seen<'_>)| states += scene.after(first).replay(look);
         let has = |called: &ImageReference, seen: &Seen<'_>| {
@@ -518,5 +518,5 @@ fn what_others_left_unsynced_survives_a_power_cut() {
         }
     }
     println!("{states} states");
-    assert!(states > 100, "only {states}");
+    assert!(states > 80, "only {states}");
 }
