@@ -188,5 +188,5 @@ fn reading_an_image_survives_being_killed_at_any_system_call() {
             }
         });
     println!("{points} crash points");
-    assert!(points > 30, "only {points} points");
+    assert!(points > 20, "only {points} points");
 }
