@@ -24,6 +24,9 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::manifest::MAX_DOCUMENT;
 
+/// How often names are read again that change while they are followed.
+const MAX_READINGS: usize = 100;
+
 /// What is kept. It only grows: what was marked once stays marked.
 #[derive(Debug)]
 pub(super) struct Marks {
@@ -37,6 +40,11 @@ pub(super) struct Marks {
     names: Option<Stat>,
     pub(super) leases: Leases,
     pub(super) checkouts: Checkouts,
+}
+
+/// Which version of a file it is.
+fn version(stat: &Stat) -> (u64, i64, i64, u64) {
+    (stat.st_ino, stat.st_size, stat.st_ctime, stat.st_ctime_nsec)
 }
 
 impl Marks {
@@ -85,18 +93,34 @@ impl Marks {
 
     /// Marks what names lead to, if they have changed.
     fn names(&mut self, store: &Store) -> Result<()> {
-        let found = store.dir().stat(INDEX)?;
-        let key = |stat: &Stat| (stat.st_ino, stat.st_size, stat.st_ctime, stat.st_ctime_nsec);
-        if found.is_some() && found.as_ref().map(key) == self.names.as_ref().map(key) {
-            return Ok(());
+        for _ in 0..MAX_READINGS {
+            let found = store.dir().stat(INDEX)?;
+            if found.is_some() && found.as_ref().map(version) == self.names.as_ref().map(version) {
+                return Ok(());
+            }
+            let is_same = || -> Result<bool> {
+                Ok(store.dir().stat(INDEX)?.as_ref().map(version) == found.as_ref().map(version))
+            };
+            match self.named(store) {
+                // A name was taken away, and what it led to collected, since it was read: then it is read again.
+                Err(error) if error.is_not_found() && !is_same()? => {}
+                done => {
+                    done?;
+                    self.names = found;
+                    return Ok(());
+                }
+            }
         }
+        self.named(store)
+    }
+
+    fn named(&mut self, store: &Store) -> Result<()> {
         let text = store.read_index()?;
         for entry in Index::parse(&text)?.all() {
             let descriptor = entry.descriptor()?;
             let name = || format!("image {}", entry.name().unwrap_or("<none>"));
             self.root(descriptor).context(name)?;
         }
-        self.names = found;
         Ok(())
     }
 
