@@ -51,7 +51,6 @@ mod step;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use crate::changeset::Skipped;
 use crate::compression::Compression;
@@ -65,6 +64,7 @@ use crate::image::Image;
 use crate::image::Standing;
 use crate::manifest::ConfigEdit;
 use crate::manifest::History;
+use crate::manifest::seconds_of;
 use crate::platform::Platform;
 use crate::store::Store;
 pub use files::Files;
@@ -378,17 +378,5 @@ impl<'a> ImageBuilder<'a> {
         let history = History { created_by: Some(text.clone()), ..History::at(self.created)? };
         site.draft.push(&history, layer.as_ref())?;
         Ok(BuiltStep { text, layer: layer.map(|layer| layer.blob), is_cached, skipped })
-    }
-}
-
-/// Whole seconds since 1970, cut off towards the past.
-fn seconds_of(time: SystemTime) -> i64 {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        Err(before) => {
-            let before = before.duration();
-            let whole = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            -whole - i64::from(before.subsec_nanos() > 0)
-        }
     }
 }

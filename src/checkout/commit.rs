@@ -14,7 +14,6 @@ use crate::changeset::pack_from;
 use crate::compression::Compression;
 use crate::compression::EncoderOptions;
 use crate::error::Context;
-use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::event::Cancel;
@@ -22,6 +21,7 @@ use crate::image::Draft;
 use crate::image::Image;
 use crate::manifest::ConfigEdit;
 use crate::manifest::History;
+use crate::manifest::seconds_of;
 use crate::reference::ImageReference;
 
 /// What a new image is to say of itself, and how its layer is made.
@@ -213,7 +213,7 @@ impl Checkout {
             draft.push(&step, None)?;
             return Ok((draft.finish()?, changes.skipped().to_vec()));
         }
-        let how = PackOptions::new().owners(self.owners()).epoch(seconds_of(created)?).cancel(&options.cancel);
+        let how = PackOptions::new().owners(self.owners()).epoch(seconds_of(created)).cancel(&options.cancel);
         let (layer, packed) = draft.pack(&options.encoder, |writer| {
             let tree = self.changed_tree()?;
             pack_from(tree, changes, writer, &how).context(|| format!("pack {}", self.root().display()))
@@ -231,17 +231,4 @@ impl Checkout {
             Ownership::Mapped { uids, gids } => Owners::Mapped { uids, gids },
         }
     }
-}
-
-/// Seconds since 1970, which may be before.
-fn seconds_of(time: SystemTime) -> Result<i64> {
-    let seconds = match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_secs()),
-        Err(before) => {
-            let before = before.duration();
-            // Half a second before is in the second before.
-            i64::try_from(before.as_secs() + u64::from(before.subsec_nanos() > 0)).map(|seconds| -seconds)
-        }
-    };
-    seconds.map_err(|_| Error::invalid_input("the time of the image is too far away"))
 }

@@ -3,10 +3,6 @@
 use std::path::Path;
 use std::path::PathBuf;
 
-use percent_encoding::AsciiSet;
-use percent_encoding::NON_ALPHANUMERIC;
-use percent_encoding::percent_decode_str;
-use percent_encoding::percent_encode;
 use serde::Deserialize;
 use serde::Serialize;
 use serde_json::json;
@@ -23,6 +19,8 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::atomic;
 use crate::fs::dir::Dir;
+use crate::fs::path_of_text;
+use crate::fs::path_to_text;
 use crate::fs::rooted::Inode;
 use crate::image::folder_of;
 use crate::store::Durability;
@@ -72,7 +70,8 @@ impl State {
             }
         };
         let id = new_id();
-        let (store, root, manifest) = (encoded(store), root.clone(), manifest.clone());
+        let (store, root, manifest) =
+            (path_to_text(store.as_os_str().as_encoded_bytes()), root.clone(), manifest.clone());
         let (folder, userxattr) = (folder_of(ownership), Namespace::of(ownership) == Namespace::User);
         State { version: VERSION, id, mode, store, root, manifest, owners, folder, userxattr }
     }
@@ -115,7 +114,7 @@ impl State {
     /// Tells the store of the working copy, so that what it needs is not collected.
     pub(super) fn register(&self, store: &Store, dir: &Path, chains: &[Digest]) -> Result<()> {
         let record = json!({
-            "id": self.id, "dir": encoded(dir), "root": self.root, "manifest": self.manifest,
+            "id": self.id, "dir": path_to_text(dir.as_os_str().as_encoded_bytes()), "root": self.root, "manifest": self.manifest,
             "owners": self.folder, "chains": chains,
         });
         let text = record.to_string();
@@ -191,10 +190,5 @@ fn new_id() -> String {
 }
 
 fn decoded(path: &str) -> PathBuf {
-    crate::fs::to_path(&percent_decode_str(path).collect::<Vec<u8>>())
-}
-
-fn encoded(path: &Path) -> String {
-    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
-    percent_encode(path.as_os_str().as_encoded_bytes(), KEPT).to_string()
+    crate::fs::to_path(&path_of_text(path))
 }

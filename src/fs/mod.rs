@@ -19,7 +19,23 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use percent_encoding::AsciiSet;
+use percent_encoding::NON_ALPHANUMERIC;
+use percent_encoding::percent_decode_str;
+use percent_encoding::percent_encode;
+
 /// A path of bytes, as layers have it, to be shown or given away.
 pub(crate) fn to_path(path: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(path))
+}
+
+/// A path as it stands in documents, which are text: percent-encoded, as paths are bytes.
+pub(crate) fn path_to_text(path: &[u8]) -> String {
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+    percent_encode(path, KEPT).to_string()
+}
+
+/// The path that stands in a document.
+pub(crate) fn path_of_text(text: &str) -> Vec<u8> {
+    percent_decode_str(text).collect()
 }

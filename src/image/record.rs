@@ -4,9 +4,6 @@ use std::fs::File;
 use std::io;
 use std::io::Read;
 
-use percent_encoding::NON_ALPHANUMERIC;
-use percent_encoding::percent_decode_str;
-use percent_encoding::percent_encode;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -16,6 +13,8 @@ use crate::changeset::to_path;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
+use crate::fs::path_of_text;
+use crate::fs::path_to_text;
 
 /// More than the longest list of things that were left out.
 const MAX_RECORD: u64 = 256 << 20;
@@ -77,7 +76,7 @@ impl Record {
             entries: text.entries,
             bytes: text.bytes,
             skipped: text.skipped.into_iter().map(SkippedText::decoded).collect(),
-            left_out: text.left_out.iter().map(|path| percent_decode_str(path).collect()).collect(),
+            left_out: text.left_out.iter().map(|path| path_of_text(path)).collect(),
         }))
     }
 
@@ -88,7 +87,7 @@ impl Record {
             entries: self.entries,
             bytes: self.bytes,
             skipped: self.skipped.iter().map(SkippedText::of).collect(),
-            left_out: self.left_out.iter().map(|path| encoded(path)).collect(),
+            left_out: self.left_out.iter().map(|path| path_to_text(path)).collect(),
         };
         serde_json::to_vec(&text).map_err(|error| Error::invalid_input(error.to_string()))
     }
@@ -102,7 +101,7 @@ impl SkippedText {
             SkippedPart::Modified => Part::Modified,
             SkippedPart::Record(key) => Part::Record(key.clone()),
         };
-        let path = encoded(skipped.path.as_os_str().as_encoded_bytes());
+        let path = path_to_text(skipped.path.as_os_str().as_encoded_bytes());
         SkippedText { path, what, reason: skipped.reason.clone() }
     }
 
@@ -113,14 +112,9 @@ impl SkippedText {
             Part::Modified => SkippedPart::Modified,
             Part::Record(key) => SkippedPart::Record(key),
         };
-        let path: Vec<u8> = percent_decode_str(&self.path).collect();
+        let path = path_of_text(&self.path);
         Skipped { path: to_path(&path), what, reason: self.reason }
     }
-}
-
-fn encoded(path: &[u8]) -> String {
-    const KEPT: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
-    percent_encode(path, KEPT).to_string()
 }
 
 #[cfg(test)]

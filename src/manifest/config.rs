@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
 use serde::Deserialize;
 use serde::Deserializer;
@@ -326,4 +327,16 @@ fn time(text: Option<&str>) -> Result<Option<SystemTime>> {
 fn text_of(time: SystemTime) -> Result<String> {
     let time = jiff::Timestamp::try_from(time);
     Ok(time.map_err(|error| Error::invalid_input(format!("the time of the image: {error}")))?.to_string())
+}
+
+/// Whole seconds since 1970, cut off towards the past.
+pub(crate) fn seconds_of(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => {
+            let before = before.duration();
+            let whole = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            -whole - i64::from(before.subsec_nanos() > 0)
+        }
+    }
 }

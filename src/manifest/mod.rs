@@ -50,6 +50,7 @@ pub(crate) use choose::MAX_DEPTH;
 pub(crate) use choose::choose;
 pub use config::Config;
 pub use config::History;
+pub(crate) use config::seconds_of;
 pub use edit::ConfigEdit;
 pub use image::Manifest;
 pub use index::Index;

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::Deserializer;
 
@@ -49,7 +48,7 @@ struct Record {
 
 fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     let text = String::deserialize(deserializer)?;
-    Ok(crate::fs::to_path(&percent_decode_str(&text).collect::<Vec<u8>>()))
+    Ok(crate::fs::to_path(&crate::fs::path_of_text(&text)))
 }
 
 #[derive(Deserialize)]
