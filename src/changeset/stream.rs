@@ -1,8 +1,9 @@
 //! From stored bytes to a tar, side by side: one thread reads and decompresses, one hashes what was read and what came
 //! out, and the caller's takes the tar apart.
 //!
-//! Between them lie buffers, of which there is a fixed number. The reading thread goes on with the next layer while
-//! the caller is busy with the end of this one.
+//! Between them lie buffers, of which there is a fixed number: one of them may fall behind by all of these, as the caller
+//! does at many small files. The reading thread goes on with the next layer while the caller is busy with the end of
+//! this one.
 
 use std::cell::Cell;
 use std::io;
@@ -11,10 +12,12 @@ use std::io::Read;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::Condvar;
 use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::mpsc::Receiver;
-use std::sync::mpsc::SyncSender;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::Sender;
+use std::sync::mpsc::channel;
 use std::thread::ScopedJoinHandle;
 
 use crate::changeset::Limits;
@@ -31,8 +34,8 @@ use crate::sync::lock;
 use crate::verify::Check;
 
 const CHUNK: usize = 256 << 10;
-/// Between two threads lie so many chunks at most.
-const CHUNKS: usize = 8;
+/// So many chunks there are at most, wherever they are. With fewer, decompressing stands still at bursts of small files.
+const CHUNKS: usize = 48;
 
 /// A layer to be read.
 pub(crate) struct Source<'a> {
@@ -57,8 +60,8 @@ pub(crate) fn run<'a, T>(
     take: impl FnOnce(&mut Tars) -> Result<T>,
 ) -> Result<T> {
     let count = sources.len();
-    let (to_taker, tars) = sync_channel(CHUNKS);
-    let (to_hasher, hashed) = sync_channel(CHUNKS);
+    let (to_taker, tars) = channel();
+    let (to_hasher, hashed) = channel();
     let (taken, read, hash) = std::thread::scope(|scope| {
         let pool = Arc::default();
         let reader = scope.spawn(move || Reading { to_taker, to_hasher, pool, limits, out: 0 }.all(sources));
@@ -90,13 +93,43 @@ struct Chunk {
     pool: Arc<Pool>,
 }
 
+/// The room for chunks. Who needs some waits until somebody is done with a chunk, so nothing else need be bounded.
 #[derive(Default)]
-struct Pool(Mutex<Vec<Vec<u8>>>);
+struct Pool {
+    rooms: Mutex<Rooms>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct Rooms {
+    free: Vec<Vec<u8>>,
+    made: usize,
+}
+
+impl Pool {
+    fn take(&self) -> Vec<u8> {
+        let mut rooms = lock(&self.rooms);
+        loop {
+            if let Some(room) = rooms.free.pop() {
+                return room;
+            }
+            if rooms.made < CHUNKS {
+                rooms.made += 1;
+                return vec![0; CHUNK];
+            }
+            rooms = self.returned.wait(rooms).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn give_back(&self, room: Vec<u8>) {
+        lock(&self.rooms).free.push(room);
+        self.returned.notify_one();
+    }
+}
 
 impl Chunk {
     fn new(pool: &Arc<Pool>) -> Chunk {
-        let bytes = lock(&pool.0).pop().unwrap_or_else(|| vec![0; CHUNK]);
-        Chunk { bytes, length: 0, position: 0, pool: Arc::clone(pool) }
+        Chunk { bytes: pool.take(), length: 0, position: 0, pool: Arc::clone(pool) }
     }
 
     /// Reads until it is full, or the reader has no more.
@@ -119,7 +152,7 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        lock(&self.pool.0).push(std::mem::take(&mut self.bytes));
+        self.pool.give_back(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -140,8 +173,8 @@ enum ToTake {
 
 /// The thread that reads.
 struct Reading {
-    to_taker: SyncSender<ToTake>,
-    to_hasher: SyncSender<ToHash>,
+    to_taker: Sender<ToTake>,
+    to_hasher: Sender<ToHash>,
     pool: Arc<Pool>,
     limits: Limits,
     /// What came out so far, of all layers.
@@ -230,7 +263,7 @@ fn is_hung_up(error: &Error) -> bool {
 /// A layer as it is stored, on its way to the decoder; the hashing thread sees it too.
 struct Feed<'a> {
     stream: Box<dyn Read + Send + 'a>,
-    to_hasher: Option<SyncSender<ToHash>>,
+    to_hasher: Option<Sender<ToHash>>,
     pool: Arc<Pool>,
     chunk: Option<Arc<Chunk>>,
     at: usize,
