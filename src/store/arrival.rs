@@ -23,6 +23,10 @@ struct State {
     restarts: u32,
     /// Whether the blob was committed, once that is known.
     is_whole: Option<bool>,
+    /// Whether anybody read of what is there.
+    is_read: bool,
+    /// Whether somebody read what was not the blob, or could not read it to its end.
+    is_torn: bool,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +65,7 @@ impl Arrival {
         self.0.change(|state| {
             state.written = 0;
             state.restarts += 1;
+            state.is_torn |= std::mem::take(&mut state.is_read);
         });
     }
 
@@ -72,7 +77,8 @@ impl Arrival {
 impl Drop for Arrival {
     fn drop(&mut self) {
         self.0.change(|state| {
-            state.is_whole.get_or_insert(false);
+            let is_whole = *state.is_whole.get_or_insert(false);
+            state.is_torn |= state.is_read && !is_whole;
         });
     }
 }
@@ -86,28 +92,54 @@ pub(crate) struct ArrivingBlob {
     shared: Arc<Shared>,
 }
 
+/// What became of a blob that was read while it arrived.
+#[cfg(feature = "registry")]
+#[derive(Debug)]
+pub(crate) struct Trace(Arc<Shared>);
+
+#[cfg(feature = "registry")]
+impl Trace {
+    /// Whether something was read that was not the blob, or that ended too early: also where its reader never came to
+    /// know, because it made no sense of it.
+    pub(crate) fn is_torn(&self) -> bool {
+        lock(&self.0.state).is_torn
+    }
+}
+
 /// Why a blob cannot be read to its end while it arrives. The writer's error says more, or the blob is in the store.
 #[derive(Debug, thiserror::Error)]
 #[error("the blob did not arrive in one piece")]
 pub(crate) struct NotArrived;
 
-impl Read for ArrivingBlob {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = {
-            let mut state = lock(&self.shared.state);
-            loop {
-                if state.restarts != self.restarts && self.at > 0 {
-                    return Err(io::Error::other(NotArrived));
-                }
-                self.restarts = state.restarts;
-                match state.is_whole {
-                    _ if state.written > self.at => break state.written - self.at,
-                    Some(true) => return Ok(0),
-                    Some(false) => return Err(io::Error::other(NotArrived)),
-                    None => state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                }
+impl ArrivingBlob {
+    /// What tells later what became of it.
+    #[cfg(feature = "registry")]
+    pub(crate) fn trace(&self) -> Trace {
+        Trace(Arc::clone(&self.shared))
+    }
+
+    /// How many bytes there are to be read, as soon as there are any; none at the end.
+    fn available(&mut self) -> io::Result<u64> {
+        let mut state = lock(&self.shared.state);
+        loop {
+            if state.restarts != self.restarts && self.at > 0 {
+                return Err(io::Error::other(NotArrived));
             }
-        };
+            self.restarts = state.restarts;
+            match state.is_whole {
+                _ if state.written > self.at => {
+                    state.is_read = true;
+                    return Ok(state.written - self.at);
+                }
+                Some(true) => return Ok(0),
+                Some(false) => return Err(io::Error::other(NotArrived)),
+                None => state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = self.available()?;
         let most = usize::try_from(available).map_or(buffer.len(), |available| available.min(buffer.len()));
         let count = self.file.read_at(&mut buffer[..most], self.at)?;
         if count == 0 && most > 0 {
@@ -116,5 +148,15 @@ impl Read for ArrivingBlob {
         }
         self.at += count as u64;
         Ok(count)
+    }
+}
+
+impl Read for ArrivingBlob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.try_read(buffer);
+        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
+            lock(&self.shared.state).is_torn = true;
+        }
+        result
     }
 }

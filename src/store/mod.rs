@@ -79,6 +79,8 @@ pub use crate::fs::atomic::Durability;
 pub(crate) use arrival::ArrivingBlob;
 #[cfg(feature = "registry")]
 pub(crate) use arrival::NotArrived;
+#[cfg(feature = "registry")]
+pub(crate) use arrival::Trace;
 pub use blobs::BlobReader;
 pub use garbage::Collected;
 pub use garbage::GcOptions;

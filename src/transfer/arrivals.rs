@@ -3,12 +3,9 @@
 use std::collections::HashMap;
 use std::io;
 use std::io::Read;
-use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -16,6 +13,7 @@ use crate::error::Result;
 use crate::store::ArrivingBlob;
 use crate::store::NotArrived;
 use crate::store::Store;
+use crate::store::Trace;
 use crate::sync::lock;
 
 /// What became of the blobs of a pull so far.
@@ -23,30 +21,39 @@ use crate::sync::lock;
 pub(super) struct Arrivals {
     state: Mutex<State>,
     changed: Condvar,
-    /// Whether something that was read did not arrive, or not in one piece.
-    is_broken: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Blobs that are being written, or are in the store.
-    known: HashMap<Digest, Option<ArrivingBlob>>,
+    known: HashMap<Digest, Arrived>,
+    /// Of those that were being written when they became known.
+    traces: Vec<Trace>,
     /// No more will come.
     is_over: bool,
+    /// Whether somebody waited for what did not come.
+    is_missed: bool,
 }
 
-/// A blob to be read.
+/// Where a blob is.
+#[derive(Debug)]
 pub(super) enum Arrived {
-    /// While it is being written: it ends only if it was verified.
+    /// On its way: the reader ends only if it was verified.
     Arriving(ArrivingBlob),
-    /// In the store.
+    /// In the store, where this pull brought it; or will be, when the one reader of it has ended.
+    Verified,
+    /// In the store, for how long nobody knows.
     Stored,
 }
 
 impl Arrivals {
-    /// A blob is in the store, or will be when this reader ends.
-    pub(super) fn put(&self, blob: Digest, arriving: Option<ArrivingBlob>) {
-        lock(&self.state).known.insert(blob, arriving);
+    /// A blob is there, or on its way.
+    pub(super) fn put(&self, blob: Digest, arrived: Arrived) {
+        let mut state = lock(&self.state);
+        if let Arrived::Arriving(arriving) = &arrived {
+            state.traces.push(arriving.trace());
+        }
+        // A reader that nobody took is closed here: however many layers wait, no more files are open than are written.
+        state.known.insert(blob, arrived);
         self.changed.notify_all();
     }
 
@@ -57,50 +64,35 @@ impl Arrivals {
     }
 
     /// The blob, as soon as there is anything of it. Who asks a second time must have read it to its end.
-    pub(super) fn take(&self, blob: Digest) -> Result<Arrived> {
+    fn take(&self, blob: Digest) -> Result<Arrived> {
         let mut state = lock(&self.state);
         loop {
-            match state.known.get_mut(&blob).map(Option::take) {
-                Some(Some(arriving)) => return Ok(Arrived::Arriving(arriving)),
-                Some(None) => return Ok(Arrived::Stored),
-                None if state.is_over => {
-                    self.is_broken.store(true, Ordering::Relaxed);
-                    return Err(io::Error::other(NotArrived).into());
-                }
-                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            if let Some(arrived) = state.known.get_mut(&blob) {
+                return Ok(match arrived {
+                    Arrived::Stored => Arrived::Stored,
+                    other => std::mem::replace(other, Arrived::Verified),
+                });
             }
+            if state.is_over {
+                state.is_missed = true;
+                return Err(io::Error::other(NotArrived).into());
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// Whether something that was read did not arrive, or not in one piece: then that is why it could not be applied.
     pub(super) fn is_broken(&self) -> bool {
-        self.is_broken.load(Ordering::Relaxed)
+        let state = lock(&self.state);
+        state.is_missed || state.traces.iter().any(Trace::is_torn)
     }
 
     /// The blob as a stream, and whether what it gives was verified by nobody yet.
     pub(super) fn open(&self, store: &Store, blob: &Descriptor) -> Result<(Box<dyn Read + Send>, bool)> {
         match self.take(blob.digest)? {
-            Arrived::Arriving(arriving) => {
-                let is_broken = Arc::clone(&self.is_broken);
-                Ok((Box::new(Watched { arriving, is_broken }), false))
-            }
+            Arrived::Arriving(arriving) => Ok((Box::new(arriving), false)),
+            Arrived::Verified => Ok((Box::new(store.open_blob(blob)?), false)),
             Arrived::Stored => Ok((Box::new(store.open_blob(blob)?), true)),
         }
-    }
-}
-
-/// Notes it if the blob does not arrive.
-struct Watched {
-    arriving: ArrivingBlob,
-    is_broken: Arc<AtomicBool>,
-}
-
-impl Read for Watched {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let result = self.arriving.read(buffer);
-        if result.is_err() {
-            self.is_broken.store(true, Ordering::Relaxed);
-        }
-        result
     }
 }

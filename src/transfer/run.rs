@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::arrivals::Arrivals;
+use super::arrivals::Arrived;
 use super::jobs;
 use super::pulled::PullStatus;
 use super::pulled::Transferred;
@@ -196,14 +197,14 @@ impl<'a> Run<'a> {
         if self.store.contains(blob)? {
             self.store.settle(blob)?;
             if let Some(arrivals) = arrivals {
-                arrivals.put(blob.digest, None);
+                arrivals.put(blob.digest, Arrived::Stored);
             }
             self.watch.tell(&Event::Reused { blob });
             return Ok(0);
         }
         let mut writer = self.store.resume(blob)?;
         if let Some(arrivals) = arrivals {
-            arrivals.put(blob.digest, Some(writer.arriving()?));
+            arrivals.put(blob.digest, Arrived::Arriving(writer.arriving()?));
         }
         let mut fetched = 0;
         let mut chunk = vec![0; CHUNK];
@@ -229,6 +230,9 @@ impl<'a> Run<'a> {
             writer.restart()?;
         }
         writer.commit_as(blob)?;
+        if let Some(arrivals) = arrivals {
+            arrivals.put(blob.digest, Arrived::Verified);
+        }
         self.watch.tell(&Event::Finished { blob });
         Ok(fetched)
     }

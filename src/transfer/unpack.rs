@@ -1,7 +1,10 @@
 //! From a registry to a root file system, in one pass: each layer's bytes are hashed, stored, decompressed, hashed again
 //! and applied while they arrive.
 
+use std::io;
+use std::io::Read;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use super::Pull;
@@ -18,8 +21,8 @@ use crate::error::Context;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::event::Cancel;
 use crate::image::Image;
-use crate::image::Layer;
 use crate::image::Unpacking;
 use crate::image::explain;
 use crate::store::Store;
@@ -99,13 +102,15 @@ impl Pull<'_> {
         let arrivals = Arrivals::default();
         let stop = run.stop();
         let (layers, diff_ids) = (image.manifest().layers(), image.config()?.diff_ids()?);
-        let (brought, unpacked) = std::thread::scope(|scope| {
+        let (brought, (unpacked, ended_the_pull)) = std::thread::scope(|scope| {
             let unpacker = scope.spawn(|| {
-                let unpacked = unpacking.run(layers, sources(image, diff_ids, &arrivals));
-                if unpacked.as_ref().is_err_and(ends_the_pull) && !arrivals.is_broken() {
+                let _stop = StopOnPanic(&stop);
+                let unpacked = unpacking.run(layers, sources(image, diff_ids, &arrivals, &self.cancel));
+                let ends_the_pull = unpacked.as_ref().is_err_and(ends_the_pull) && !arrivals.is_broken();
+                if ends_the_pull {
                     stop.store(true, Ordering::Relaxed);
                 }
-                unpacked
+                (unpacked, ends_the_pull)
             });
             let brought = {
                 let _end = EndOnDrop(&arrivals);
@@ -113,20 +118,19 @@ impl Pull<'_> {
             };
             (brought, unpacker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
-        let is_broken = arrivals.is_broken();
+        let is_broken = arrivals.is_broken() && !ended_the_pull;
         match (brought, unpacked) {
             // What was wrong with the bytes explains what came of them.
             (Err(error), Err(_)) if error.is_corrupt() || is_broken => Err(error),
-            (_, Err(error)) if !is_broken => Err(match image.layers() {
-                Ok(layers) => explain(error, &layers),
-                Err(_) => error,
-            }),
+            (_, Err(error)) if !is_broken => Err(explained(error, image)),
             (Err(error), _) => Err(error),
             (Ok(()), Ok(unpacked)) => Ok(unpacked),
             // A registry broke off and could not go on: all is in the store now.
             (Ok(()), Err(_)) => {
                 unpacking.again()?;
-                unpacking.run(layers, image.layers()?.iter().map(Layer::source))
+                let stored = image.layers()?;
+                let sources = stored.iter().map(|layer| Ok(until(layer.source()?, &self.cancel)));
+                unpacking.run(layers, sources).map_err(|error| explained(error, image))
             }
         }
     }
@@ -137,12 +141,37 @@ fn sources<'a>(
     image: &'a Image,
     diff_ids: &'a [Digest],
     arrivals: &'a Arrivals,
+    cancel: &'a Cancel,
 ) -> impl ExactSizeIterator<Item = Result<Source<'static>>> + Send + use<'a> {
     image.manifest().layers().iter().zip(diff_ids).map(|(layer, diff_id)| {
         let (stream, is_unverified) = arrivals.open(image.store(), layer)?;
         let blob = is_unverified.then(|| layer.clone());
-        Ok(Source { stream, promise: Some(Promise { blob, diff_id: *diff_id }) })
+        Ok(until(Source { stream, promise: Some(Promise { blob, diff_id: *diff_id }) }, cancel))
     })
+}
+
+/// The same, as long as the pull's own switch is not thrown: nothing else looks at it when all has arrived.
+fn until(source: Source<'static>, cancel: &Cancel) -> Source<'static> {
+    Source { stream: Box::new(Until { stream: source.stream, cancel: cancel.clone() }), ..source }
+}
+
+struct Until {
+    stream: Box<dyn Read + Send>,
+    cancel: Cancel,
+}
+
+impl Read for Until {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.cancel.check()?;
+        self.stream.read(buffer)
+    }
+}
+
+fn explained(error: Error, image: &Image) -> Error {
+    match image.layers() {
+        Ok(layers) => explain(error, &layers),
+        Err(_) => error,
+    }
 }
 
 /// Whether nothing else need be fetched. Where the bytes of a layer make no sense, the rest of them tells whether they are
@@ -151,6 +180,18 @@ fn ends_the_pull(error: &Error) -> bool {
     !matches!(error.kind(), ErrorKind::InvalidLayer { .. } | ErrorKind::Compression { .. })
 }
 
+/// Nobody needs what is still on its way when whoever applies it has panicked, in an observer say.
+struct StopOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// However the pull ends, whoever applies what it brings must not wait for more.
 struct EndOnDrop<'a>(&'a Arrivals);
 
 impl Drop for EndOnDrop<'_> {

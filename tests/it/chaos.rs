@@ -21,7 +21,7 @@ use crate::support::quick;
 const ROUNDS: u64 = 300;
 
 /// Something that goes wrong, at random.
-fn fault(random: &mut Rng, host: &str) -> Fault {
+pub fn fault(random: &mut Rng, host: &str) -> Fault {
     let places = ["", "/v2/", "/manifests/", "/blobs/", "/token"];
     let mut fault = Fault::on(places[random.usize(..places.len())]).after(random.usize(..5)).times(random.usize(1..4));
     if random.bool() {

@@ -1,14 +1,22 @@
 //! From a registry to a root file system in one pass.
 
+mod ends;
+mod faults;
+mod law;
+mod together;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use layercake::Cancel;
+use layercake::Digest;
 use layercake::ErrorKind;
 use layercake::Event;
 use layercake::Registry;
+use layercake::Store;
 use layercake::changeset::Layout;
 use layercake::changeset::Options;
 use layercake::changeset::Ownership;
@@ -26,6 +34,7 @@ use crate::support::failure;
 use crate::support::platform;
 use crate::support::tape::Item;
 use crate::support::tape::tar;
+use crate::support::tree::Lines;
 use crate::support::tree::lines;
 use crate::support::two_layers;
 
@@ -57,6 +66,34 @@ fn nothing_beside(target: &Path) {
         fs::read_dir(target.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     let hidden: Vec<_> = names.iter().filter(|name| name.to_string_lossy().starts_with(".layercake")).collect();
     assert!(hidden.is_empty() && !target.exists(), "{names:?}");
+}
+
+/// The blobs of a store.
+fn blobs(store: &Store) -> BTreeSet<Digest> {
+    store.blobs().unwrap().map(|blob| blob.unwrap().0).collect()
+}
+
+/// The blobs that were asked for since this was asked last, in that order.
+fn asked(served: &Served) -> Vec<Digest> {
+    let requests = served.registry.take_requests();
+    requests.iter().filter_map(|request| request.path.split_once("/blobs/")?.1.parse().ok()).collect()
+}
+
+fn last_layer(served: &Served) -> Digest {
+    let image = served.store.image(crate::support::name("example.com/app:1")).unwrap();
+    image.manifest().layers().last().unwrap().digest
+}
+
+/// Where no layer says when: marks of what was removed, and what holds the layers, are of the moment.
+fn without_times(lines: Lines) -> Vec<(Vec<u8>, String)> {
+    let cut = |(path, line): (Vec<u8>, String)| {
+        let (before, rest) = line.split_once(" bytes, ").unwrap();
+        let of_the_moment =
+            path.is_empty() || line.starts_with("20000 ") || path.windows(4).any(|part| part == b".wh.");
+        let line = if of_the_moment { format!("{before}, {}", rest.split_once(',').unwrap().1) } else { line };
+        (path, line)
+    };
+    lines.into_iter().map(cut).collect()
 }
 
 /// What comes out is what a pull and an unpack make; nothing is asked for twice.

@@ -58,7 +58,11 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 /// An image whose manifest lists these blobs and whose configuration these diff ids.
-fn forged(store: &Store, layers: &[layercake::Descriptor], diff_ids: &[layercake::Digest]) -> layercake::Result<Image> {
+pub fn forged(
+    store: &Store,
+    layers: &[layercake::Descriptor],
+    diff_ids: &[layercake::Digest],
+) -> layercake::Result<Image> {
     let config =
         json!({ "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": diff_ids } });
     let config = store.write(layercake::MediaType::OCI_CONFIG, config.to_string().as_bytes())?;
