@@ -6,6 +6,7 @@
 
 mod keeping;
 mod making;
+mod one_pass;
 
 use std::path::Path;
 use std::process::Command;
