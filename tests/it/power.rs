@@ -471,6 +471,33 @@ fn trees_survive_a_power_cut() {
     }
 }
 
+/// P5: in one pass the name comes after the blobs, and the tree after both.
+#[test]
+fn one_pass_survives_a_power_cut() {
+    if !installed(&["strace"]) || !is_root() {
+        return;
+    }
+    let (served, image) = Served::with(&new());
+    let root = served.store.resolve(name("example.com/app:1")).unwrap();
+    let before = old().write(&served.scratch.store("other")).unwrap();
+    let there = image.to_string();
+    let arguments = ["--pull", "--sync", "--quiet", "--platform", "linux/amd64", &there, "tree"];
+    let look = |seen: &Seen<'_>| {
+        let is_there = seen.has("tree");
+        assert!(is_there || !seen.done, "{}: the tree is gone", seen.what);
+        seen.assert_means(&image, &[&root], !is_there);
+        if is_there {
+            seen.assert_whole(Path::new("tree"));
+        }
+    };
+    Scene::new("unpack", |_| {}).arguments(&arguments).replay(&look);
+    let kept = name("kept");
+    Scene::new("unpack", |disk| drop(old().tag(&store(disk), &kept).unwrap())).arguments(&arguments).replay(&|seen| {
+        seen.assert_means(&kept, &[&before], false);
+        look(seen);
+    });
+}
+
 /// P5: what was there already, and is relied on, is brought to the disk too: whoever made it may not have done so, or
 /// was killed before.
 #[test]
