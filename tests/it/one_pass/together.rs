@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use layercake::Descriptor;
 use layercake::transfer::Pull;
+use serde_json::json;
 
 use super::*;
 use crate::support::blob_path;
@@ -38,7 +39,7 @@ fn only_what_is_missing_is_asked_for() {
     }
 }
 
-/// An image without layers is an empty root, or no directory at all for overlayfs; an artifact is none.
+/// An image without layers is an empty root, or for overlayfs no directory at all.
 #[test]
 fn images_without_layers() {
     let (served, image) = Served::with(&Fixture::new(platform("linux/amd64")));
@@ -206,4 +207,70 @@ fn a_process_that_is_killed_leaves_what_has_arrived() {
     assert_eq!(fs::read_dir(&targets).unwrap().count(), 1, "what was made aside is gone");
     let _ = done.pulled.image.unpack_with(scratch.path("again"), &options()).unwrap();
     assert_eq!(lines(&targets.join("root")), lines(&scratch.path("again")));
+}
+
+/// An artifact has nothing that could be unpacked: that is said before its blobs are fetched.
+#[test]
+fn an_artifact_is_no_root_file_system() {
+    let (served, _) = Served::with(&layered());
+    let config = Descriptor::of("application/vnd.example.thing".into(), b"{}");
+    served.store.write(config.media_type.clone(), b"{}").unwrap();
+    let layers = served.store.image(name("example.com/app:1")).unwrap().manifest().layers().to_vec();
+    let manifest_type = layercake::MediaType::OCI_MANIFEST;
+    let manifest = json!({ "schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": layers });
+    let root = served.store.write(manifest_type, manifest.to_string().as_bytes()).unwrap();
+    served.store.tag(&name("example.com/thing:1"), &root).unwrap();
+    let image = served.registry.reference("thing:1").unwrap();
+    let (store, target) = (served.scratch.store("store"), served.scratch.path("rootfs"));
+    let error = failure(client().pull(&image).unpack_with(&store, &target, &options()));
+    nothing_beside(&target);
+    assert_eq!(asked(&served), []);
+    assert_kind!(error, ErrorKind::UnsupportedMediaType { .. });
+    // As a pull and an unpack it is the same, but for what the pull has brought.
+    let pulled = client().pull(&image).to(&store).unwrap();
+    let expected = failure(pulled.image.unpack_with(&target, &options()));
+    let cause = |error: &layercake::Error| error.to_string().rsplit_once(": ").unwrap().1.to_owned();
+    assert_eq!(cause(&error), cause(&expected));
+}
+
+/// P9: where the target is slow, what has arrived waits in the store, and not in memory.
+#[test]
+fn a_slow_target_takes_no_memory() {
+    let layers = (0..6).fold(Fixture::new(platform("linux/amd64")), |fixture, n: u64| {
+        fixture.raw_layer(tar(&[Item::file(format!("{n}"), ""), Item::file(format!("{n}-big"), noise(n, 12 << 20))]))
+    });
+    let (served, image) = Served::with(&layers.compression(layercake::Compression::None));
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["one_pass::together::helper_that_applies_late", "--exact", "--ignored", "--nocapture", "-q"]);
+    command.env("LAYERCAKE_TEST_IMAGE", image.to_string()).env("LAYERCAKE_TEST_SCRATCH", served.scratch.path(""));
+    let out = Ran::of(command.output().unwrap()).ok();
+    let peak = |line: &str| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
+    let peak = out.lines().find_map(peak).unwrap_or_else(|| panic!("{out}"));
+    println!("{peak} KiB at most, of 72 MiB");
+    assert!(peak < 40 << 10, "{peak} KiB");
+}
+
+#[test]
+#[ignore = "run by another test, as a process of its own"]
+fn helper_that_applies_late() {
+    let Ok(image) = std::env::var("LAYERCAKE_TEST_IMAGE") else { return };
+    let scratch = std::path::PathBuf::from(std::env::var_os("LAYERCAKE_TEST_SCRATCH").unwrap());
+    let store = Store::create(scratch.join("store")).unwrap().with_durability(layercake::Durability::None);
+    // The first entry is applied when the last layer is there.
+    let (finished, changed) = (Mutex::new(0), std::sync::Condvar::new());
+    let observer = |event: &Event<'_>| match event {
+        Event::Finished { .. } => {
+            *finished.lock().unwrap() += 1;
+            changed.notify_all();
+        }
+        Event::Unpacking { .. } => {
+            drop(changed.wait_while(finished.lock().unwrap(), |finished| *finished < 6).unwrap())
+        }
+        _ => {}
+    };
+    let options = options().observer(&observer);
+    let pull = client().pull(&name(&image)).platform(platform("linux/amd64")).observer(&observer);
+    let done = pull.unpack_with(&store, scratch.join("rootfs"), &options).unwrap();
+    assert_eq!(done.unpacked.bytes, 72 << 20);
+    println!("\n{}", fs::read_to_string("/proc/self/status").unwrap());
 }
