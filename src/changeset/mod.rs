@@ -144,6 +144,8 @@ pub(crate) use stream::Promise;
 pub(crate) use stream::Source;
 pub(crate) use stream::Tars;
 pub(crate) use stream::run;
+#[cfg(feature = "registry")]
+pub(crate) use stream::start;
 pub use tape::Timestamp;
 pub(crate) use tape::invalid;
 pub(crate) use whiteout::LINKS;

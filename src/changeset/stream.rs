@@ -18,6 +18,7 @@ use std::sync::PoisonError;
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::Sender;
 use std::sync::mpsc::channel;
+use std::thread::Scope;
 use std::thread::ScopedJoinHandle;
 
 use crate::changeset::Limits;
@@ -63,21 +64,30 @@ pub(crate) fn run<'a, T>(
     let (to_taker, tars) = channel();
     let (to_hasher, hashed) = channel();
     let (taken, read, hash) = std::thread::scope(|scope| {
-        let pool = Arc::default();
-        let reader = scope.spawn(move || Reading { to_taker, to_hasher, pool, limits, out: 0 }.all(sources));
-        let hasher = scope.spawn(move || check_all(&hashed, count));
         // It goes when `take` ends, however it does: the others must not wait for it.
         let mut tars = Tars { receiver: tars, position: Rc::default() };
+        let pool = Arc::default();
+        let reader = start(scope, move || Reading { to_taker, to_hasher, pool, limits, out: 0 }.all(sources))?;
+        let hasher = start(scope, move || check_all(&hashed, count))?;
         let taken = take(&mut tars);
         drop(tars);
-        (taken, join(reader), join(hasher))
-    });
+        Ok::<_, Error>((taken, join(reader), join(hasher)))
+    })?;
     // What was wrong with the bytes explains whatever else went wrong.
     hash?;
     match taken {
         Err(error) if !is_hung_up(&error) => Err(error),
         taken => read.and(taken),
     }
+}
+
+/// A thread, if the system gives one.
+pub(crate) fn start<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    let started = std::thread::Builder::new().spawn_scoped(scope, work);
+    started.map_err(|source| ErrorKind::Io { what: "start a thread".to_owned(), source }.into())
 }
 
 fn join<T>(handle: ScopedJoinHandle<'_, T>) -> T {

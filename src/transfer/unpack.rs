@@ -16,6 +16,7 @@ use crate::changeset::Options;
 use crate::changeset::Promise;
 use crate::changeset::Source;
 use crate::changeset::Unpacked;
+use crate::changeset::start;
 use crate::digest::Digest;
 use crate::error::Context;
 use crate::error::Error;
@@ -103,7 +104,7 @@ impl Pull<'_> {
         let stop = run.stop();
         let (layers, diff_ids) = (image.manifest().layers(), image.config()?.diff_ids()?);
         let (brought, (unpacked, ended_the_pull)) = std::thread::scope(|scope| {
-            let unpacker = scope.spawn(|| {
+            let unpacker = start(scope, || {
                 let _stop = StopOnPanic(&stop);
                 let unpacked = unpacking.run(layers, sources(image, diff_ids, &arrivals, &self.cancel));
                 let ends_the_pull = unpacked.as_ref().is_err_and(ends_the_pull) && !arrivals.is_broken();
@@ -111,13 +112,14 @@ impl Pull<'_> {
                     stop.store(true, Ordering::Relaxed);
                 }
                 (unpacked, ends_the_pull)
-            });
+            })?;
             let brought = {
                 let _end = EndOnDrop(&arrivals);
                 run.blobs(image.manifest(), self.jobs, Some(&arrivals))
             };
-            (brought, unpacker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        });
+            let unpacked = unpacker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok::<_, Error>((brought, unpacked))
+        })?;
         let is_broken = arrivals.is_broken() && !ended_the_pull;
         match (brought, unpacked) {
             // What was wrong with the bytes explains what came of them.

@@ -11,6 +11,7 @@ use super::*;
 use crate::gc::at_once;
 use crate::support::contents;
 use crate::support::tools::example;
+use crate::support::tools::installed;
 use crate::support::tools::is_root;
 use crate::support::tools::run;
 
@@ -254,4 +255,40 @@ fn one_thread_brings_what_is_waited_for() {
         store.gc_with(&at_once()).unwrap();
         assert_eq!(blobs(&store), BTreeSet::new(), "nothing is left behind");
     }
+}
+
+/// P11: where the system gives no more threads, that is an error.
+#[test]
+fn a_thread_that_cannot_be_started_is_an_error() {
+    if !installed(&["strace"]) {
+        return;
+    }
+    let (served, image) = Served::with(&layered());
+    let (store, target) = (served.scratch.store("store"), served.scratch.path("rootfs"));
+    client().pull(&image).to(&store).unwrap();
+    let refused = |store: &Store, options: &[&str], n: usize| {
+        let unpack = example("unpack");
+        let mut strace = Command::new("strace");
+        let inject = format!("inject=clone,clone3:error=EAGAIN:when={n}");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &inject]).arg(unpack.get_program()).env("HOME", "/dev/null");
+        strace.arg("--rootless").args(options).arg("--store").arg(store.path()).arg(image.to_string());
+        let ran = run(strace.arg(&target));
+        // The client takes a thread for each name of a host, and panics without.
+        let is_ours = ran.status != 101 || !ran.err.contains("resolve");
+        assert!(ran.status <= 1 || !is_ours, "{n}: {ran:?}");
+        assert_eq!(target.exists(), ran.status == 0, "{n}: {ran:?}");
+        if target.exists() {
+            fs::remove_dir_all(&target).unwrap();
+        }
+        ran.err.contains("start a thread: ")
+    };
+    assert_eq!((1..=3).map(|n| refused(&store, &[], n)).collect::<Vec<_>>(), [true, true, false]);
+    let ours = (1..=6).filter(|n| {
+        let empty = served.scratch.store(&format!("store-{n}"));
+        let is_ours = refused(&empty, &["--pull"], *n);
+        crate::check::assert_clean(&empty);
+        is_ours
+    });
+    assert!(ours.count() >= 1);
+    nothing_beside(&target);
 }
