@@ -137,6 +137,7 @@ fn one_pass_is_a_pull_and_an_unpack() {
             }
         }
         served.registry.clear_faults();
+        let registry = client();
         let done = pull(&registry, random.usize(1..5)).unpack_with(&one, &target, &options());
         let mut found = outcome(done.map(|done| done.unpacked), &one, &target);
         if expected.report.is_err() {
