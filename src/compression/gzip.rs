@@ -180,27 +180,46 @@ struct Squeezer {
 }
 
 impl Squeezer {
-    /// Each block has a compressor of its own: after `reset`, that of zlib-rs 0.6 at level 1 gives other bytes than a
-    /// new one.
     fn squeeze(self, block: &Block) -> io::Result<Squeezed> {
-        let mut deflate = Compress::new(Compression::new(self.level), false);
-        if !block.dictionary.is_empty() {
-            deflate.set_dictionary(&block.dictionary).map_err(io::Error::other)?;
-        }
-        let mut bytes = Vec::with_capacity(block.content.len() + block.content.len() / 4 + 1024);
-        loop {
-            let read = usize::try_from(deflate.total_in()).map_err(io::Error::other)?;
-            let rest = &block.content[read..];
-            let status = deflate.compress_vec(rest, &mut bytes, FlushCompress::Sync).map_err(io::Error::other)?;
-            // Room that is left says that all was flushed; without room there may be more.
-            if bytes.len() < bytes.capacity() && deflate.total_in() == block.content.len() as u64 {
-                break;
-            }
-            debug_assert_ne!(status, Status::StreamEnd);
-            bytes.reserve(bytes.capacity().max(64));
-        }
+        let level = if is_noise(&block.content)? { 0 } else { self.level };
+        let bytes = deflate(&block.content, &block.dictionary, level)?;
         let mut crc = Crc::new();
         crc.update(&block.content);
         Ok(Squeezed { bytes, crc })
     }
+}
+
+/// Each block has a compressor of its own: after `reset`, that of zlib-rs 0.6 at level 1 gives other bytes than a new one.
+fn deflate(content: &[u8], dictionary: &[u8], level: u32) -> io::Result<Vec<u8>> {
+    let mut deflate = Compress::new(Compression::new(level), false);
+    if level > 0 && !dictionary.is_empty() {
+        deflate.set_dictionary(dictionary).map_err(io::Error::other)?;
+    }
+    let mut bytes = Vec::with_capacity(content.len() + content.len() / 4 + 1024);
+    loop {
+        let read = usize::try_from(deflate.total_in()).map_err(io::Error::other)?;
+        let status =
+            deflate.compress_vec(&content[read..], &mut bytes, FlushCompress::Sync).map_err(io::Error::other)?;
+        // Room that is left says that all was flushed; without room there may be more.
+        if bytes.len() < bytes.capacity() && deflate.total_in() == content.len() as u64 {
+            return Ok(bytes);
+        }
+        debug_assert_ne!(status, Status::StreamEnd);
+        bytes.reserve(bytes.capacity().max(64));
+    }
+}
+
+/// Whether a block is not worth the effort, as what is compressed already is not: in samples from all over it, each byte
+/// is about as frequent as any other, and repetitions are not found in them either.
+fn is_noise(content: &[u8]) -> io::Result<bool> {
+    let sample = |length: usize| content.chunks(WINDOW).map(move |piece| &piece[..piece.len().min(length)]);
+    let mut counts = [0_u64; 256];
+    sample(1 << 10).flatten().for_each(|byte| counts[usize::from(*byte)] += 1);
+    let (total, squares) = counts.iter().fold((0, 0), |(total, squares), n| (total + n, squares + n * n));
+    // Of noise, the squares are the least that they can be, give or take chance.
+    if total < 1 << 12 || squares > total * total / 256 * 5 / 4 {
+        return Ok(false);
+    }
+    let tried: Vec<u8> = sample(4 << 10).flatten().copied().collect();
+    Ok(deflate(&tried, &[], 1)?.len() >= tried.len())
 }

@@ -63,11 +63,36 @@ fn gzip_is_the_same_with_any_number_of_threads() {
 #[test]
 fn blocks_know_what_was_before_them() {
     let content = text(4 << 20);
-    let ours = encoded(&content, &EncoderOptions::new(Compression::Gzip), 1 << 20);
+    let ours = encoded(&content, &EncoderOptions::new(Compression::Gzip).level(6), 1 << 20);
     let mut whole = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
     whole.write_all(&content).unwrap();
     let whole = whole.finish().unwrap();
     assert!(ours.len() < whole.len() * 1005 / 1000, "{} bytes, whole {}", ours.len(), whole.len());
+}
+
+/// What is compressed already is stored as it is; what only looks so by the bytes that it has is not, and neither is what
+/// lies beside it.
+#[test]
+fn noise_is_stored_and_nothing_else_is() {
+    let mut noise = vec![0; 3 * BLOCK];
+    fastrand::Rng::with_seed(3).fill(&mut noise);
+    let size = |content: &[u8]| {
+        let bytes = encoded(content, &EncoderOptions::new(Compression::Gzip), 1 << 20);
+        let mut back = Vec::new();
+        flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut back).unwrap();
+        assert!(back == content);
+        bytes.len()
+    };
+    let stored = size(&noise);
+    assert!((noise.len()..noise.len() + 200).contains(&stored), "{stored}");
+    // Every byte as often as any other, but in order; or again and again the same.
+    let counted: Vec<u8> = (0..3 * BLOCK).map(|n| n.to_le_bytes()[0]).collect();
+    assert!(size(&counted) < counted.len() / 50);
+    let again = noise[..4096].repeat(3 * BLOCK / 4096);
+    assert!(size(&again) < again.len() / 20);
+    // Words, between noise.
+    let mixed = [&noise[..BLOCK / 2], &text(BLOCK / 2)[..]].concat();
+    assert!(size(&mixed) < size(&noise[..BLOCK / 2]) + size(&text(BLOCK / 2)) + BLOCK / 100);
 }
 
 #[test]
