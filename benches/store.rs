@@ -19,8 +19,8 @@ use layercake::Store;
 use layercake::testing::Fixture;
 use support::installed;
 use support::median;
+use support::process::run;
 use support::setting;
-use support::time;
 
 const PROCESSES: usize = 8;
 const NAMES: usize = 25;
@@ -59,7 +59,7 @@ fn check(runs: usize) {
         let wall = start.elapsed();
         // The first round warms the caches.
         if round > 0 && installed("sha256sum") {
-            let theirs = time(Command::new("sh").args(["-c", &find]));
+            let theirs = run(Command::new("sh").args(["-c", &find])).wall;
             ratios.push(theirs.as_secs_f64() / wall.as_secs_f64());
             ours.push(wall);
         }

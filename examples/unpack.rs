@@ -1,6 +1,7 @@
 //! Makes a root file system of an image: `unpack alpine /srv/jail/rootfs`.
 //!
-//! With `--pull`, an image that the store does not have is pulled, and unpacked while it arrives.
+//! With `--pull`, an image that the store does not have is pulled, and unpacked while it arrives; with `--no-sync` too, a
+//! power cut may take from the store what was pulled.
 //!
 //! The store may be any OCI image layout; NAME is then what its `index.json` has as `ref.name`. Exit status 0 means:
 //! the tree is exactly what the layers say, or what was left out is listed.
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
+use layercake::Durability;
 use layercake::Event;
 #[cfg(feature = "registry")]
 use layercake::ImageReference;
@@ -34,7 +36,7 @@ use layercake::changeset::Unpacked;
 use layercake::transfer::PullPolicy;
 use lexopt::prelude::*;
 
-const USAGE: &str = "usage: unpack [--store DIR] [--platform OS/ARCH[/VARIANT]] [--pull] [--rootless] [--layout flat|overlay] \
+const USAGE: &str = "usage: unpack [--store DIR] [--platform OS/ARCH[/VARIANT]] [--pull [--no-sync]] [--rootless] [--layout flat|overlay] \
                      [--strict] [--sync] [--max-unpacked-bytes N] [--max-file-bytes N] [--max-entries N] \
                      [--max-layers N] [--quiet] NAME DIR";
 
@@ -47,6 +49,7 @@ fn unpack() -> support::Result {
     let mut options = Options::new();
     let mut limits = Limits::default();
     let (mut quiet, mut pull) = (false, false);
+    let mut durability = Durability::default();
     let mut name = None;
     let mut target: Option<PathBuf> = None;
     let mut args = lexopt::Parser::from_env();
@@ -54,6 +57,7 @@ fn unpack() -> support::Result {
         match arg {
             Long("help") | Short('h') => return support::print(USAGE),
             Long("pull") => pull = true,
+            Long("no-sync") => durability = Durability::None,
             Long("rootless") => options = options.ownership(Ownership::CurrentUser),
             Long("layout") => options = options.layout(layout(&support::text(&mut args)?)?),
             Long("strict") => options = options.strict(true),
@@ -77,7 +81,7 @@ fn unpack() -> support::Result {
     let show = |event: &Event<'_>| show(&bar, event);
     let options = options.limits(limits).observer(&show);
     let done = if pull {
-        pull_and_unpack(&common, &name, &target, &options)
+        pull_and_unpack(&common, durability, &name, &target, &options)
     } else {
         from_store(&common, &name, &target, &options)
     };
@@ -104,12 +108,13 @@ fn from_store(common: &support::Common, name: &str, target: &Path, options: &Opt
 #[cfg(feature = "registry")]
 fn pull_and_unpack(
     common: &support::Common,
+    durability: Durability,
     name: &str,
     target: &Path,
     options: &Options<'_>,
 ) -> support::Result<Unpacked> {
     let image = name.parse::<ImageReference>()?.or_latest();
-    let store = Store::open_or_create(common.store_path()?)?;
+    let store = Store::open_or_create(common.store_path()?)?.with_durability(durability);
     let registry = login::Client::default().registry(image.host())?;
     let mut pull = registry.pull(&image).policy(PullPolicy::IfMissing);
     if let Some(platform) = &common.platform {
@@ -119,7 +124,13 @@ fn pull_and_unpack(
 }
 
 #[cfg(not(feature = "registry"))]
-fn pull_and_unpack(_: &support::Common, _: &str, _: &Path, _: &Options<'_>) -> support::Result<Unpacked> {
+fn pull_and_unpack(
+    _: &support::Common,
+    _: Durability,
+    _: &str,
+    _: &Path,
+    _: &Options<'_>,
+) -> support::Result<Unpacked> {
     Err("--pull: the feature `registry` is not built in".into())
 }
 

@@ -1,6 +1,4 @@
-//! The registry that benches talk to, and the image that they move.
-
-#![allow(dead_code, reason = "each bench uses a part of this")]
+//! The registry that benches talk to.
 
 use std::fs;
 use std::net::TcpListener;
@@ -12,8 +10,10 @@ use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
 
-use layercake::Store;
-use layercake::testing::Fixture;
+use super::image::Image;
+use super::ours;
+use super::process::run;
+use super::scratch::bytes_in;
 
 /// Debian's `docker-registry`, with an empty directory of its own, for as long as this lives.
 pub struct Registry {
@@ -49,13 +49,16 @@ impl Registry {
         format!("127.0.0.1:{}/{name}", self.port)
     }
 
-    /// Puts an image in, as skopeo writes its source. Returns its name.
-    pub fn fill(&self, source: &str) -> String {
+    /// Puts an image in, byte for byte. Returns its name.
+    pub fn fill(&self, image: &Image) -> String {
         let name = self.name("bench/app:latest");
-        let mut copy = Command::new("skopeo");
-        copy.args(["copy", "-q", "--dest-tls-verify=false", source, &format!("docker://{name}")]);
-        assert!(copy.status().expect("skopeo runs").success());
+        run(&mut ours::push(&image.layout, &name));
         name
+    }
+
+    /// What it holds.
+    pub fn bytes(&self) -> u64 {
+        bytes_in(&self.data)
     }
 }
 
@@ -65,22 +68,4 @@ impl Drop for Registry {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.data);
     }
-}
-
-/// The image to move, as skopeo writes sources: `LAYERCAKE_BENCH_IMAGE`, or one that is made.
-pub fn source(scratch: &Path) -> String {
-    std::env::var("LAYERCAKE_BENCH_IMAGE").unwrap_or_else(|_| made_image(scratch))
-}
-
-/// Five layers that do not compress.
-fn made_image(scratch: &Path) -> String {
-    let store = Store::create(scratch.join("made")).expect("a store can be made");
-    let mut fixture = Fixture::new("linux/amd64".parse().expect("it is a platform"));
-    for seed in 0..5 {
-        let mut noise = vec![0; 40 << 20];
-        fastrand::Rng::with_seed(seed).fill(&mut noise);
-        fixture = fixture.layer(&[("noise", &noise)]);
-    }
-    fixture.tag(&store, &"bench/app".parse().expect("it is a name")).expect("an image can be made");
-    format!("oci:{}:docker.io/bench/app:latest", store.path().display())
 }

@@ -1,0 +1,46 @@
+//! podman.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::support::scratch::Room;
+use super::support::scratch::bytes_in;
+
+/// It makes this wherever its storage is.
+const LOCK: &str = "/dev/shm/libpod_lock";
+
+/// podman, with an empty storage of its own, in overlay form.
+pub struct Podman {
+    storage: Room,
+    is_lock_new: bool,
+}
+
+impl Podman {
+    pub fn new(storage: Room) -> Podman {
+        Podman { storage, is_lock_new: !Path::new(LOCK).exists() }
+    }
+
+    pub fn pull(&self, name: &str) -> Command {
+        let mut command = Command::new("podman");
+        for (option, directory) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
+            command.arg(option).arg(self.storage.0.join(directory));
+        }
+        command.args(["--storage-driver", "overlay", "--events-backend", "none"]);
+        command.args(["pull", "-q", "--tls-verify=false", name]);
+        command
+    }
+
+    /// What it holds.
+    pub fn bytes(&self) -> u64 {
+        bytes_in(&self.storage.0)
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        if self.is_lock_new {
+            let _ = fs::remove_file(LOCK);
+        }
+    }
+}
