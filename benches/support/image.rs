@@ -11,6 +11,7 @@ use layercake::Algorithm;
 use layercake::Compression;
 use layercake::Descriptor;
 use layercake::Durability;
+use layercake::Layer;
 use layercake::MediaType;
 use layercake::Store;
 use layercake::archive;
@@ -60,10 +61,11 @@ impl Image {
         Image::of(layout, built.image.root())
     }
 
-    /// The same with zstd.
-    pub fn in_zstd(&self, layout: &Path) -> Image {
+    /// The same, its layers compressed so.
+    pub fn compressed(&self, compression: Compression, layout: &Path) -> Image {
         let (image, store) = (self.open(), store(layout));
-        let layers: Vec<Descriptor> = image.layers().expect("it has layers").iter().map(|l| zstd(&store, l)).collect();
+        let layers = image.layers().expect("it has layers");
+        let layers: Vec<Descriptor> = layers.iter().map(|layer| compress(&store, layer, compression)).collect();
         let config = fs::read(blob_in(&self.layout, image.manifest().config())).expect("it has a configuration");
         let config = store.write(MediaType::OCI_CONFIG, &config).expect("a blob can be written");
         let kind = MediaType::OCI_MANIFEST;
@@ -129,11 +131,14 @@ fn first_bytes(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn zstd(store: &Store, layer: &layercake::image::Layer) -> Descriptor {
+fn compress(store: &Store, layer: &Layer, compression: Compression) -> Descriptor {
+    let kind = match compression {
+        Compression::Zstd => MediaType::OCI_LAYER_ZSTD,
+        _ => MediaType::OCI_LAYER_GZIP,
+    };
     let writer = store.writer(Algorithm::Sha256).expect("a blob can be begun");
-    let mut encoder = EncoderOptions::new(Compression::Zstd).encode(writer).expect("zstd is built in");
+    let mut encoder = EncoderOptions::new(compression).encode(writer).expect("it is built in");
     let mut tar = layer.uncompressed().expect("it can be read");
     io::copy(&mut tar, &mut encoder).expect("it can be compressed");
-    let written = encoder.finish().and_then(|writer| writer.commit(MediaType::OCI_LAYER_ZSTD));
-    written.expect("a blob can be written")
+    encoder.finish().and_then(|writer| writer.commit(kind)).expect("a blob can be written")
 }

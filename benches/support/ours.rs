@@ -9,7 +9,7 @@ use super::process::Run;
 use super::process::measure;
 
 /// The examples that these are.
-pub const EXAMPLES: [&str; 8] = ["checkout", "commit", "copy", "discard", "pull", "push", "store", "unpack"];
+pub const EXAMPLES: [&str; 9] = ["checkout", "commit", "copy", "discard", "images", "pull", "push", "store", "unpack"];
 
 /// Whether what was written is there after a power cut. Peers do not see to that.
 #[derive(Clone, Copy, PartialEq)]
@@ -75,6 +75,11 @@ impl Work {
     pub fn make(layout: &Path, mode: &str, directory: PathBuf) -> Result<(Work, Run), String> {
         let run = measure(&mut checkout(layout, mode, &directory))?;
         Ok((Work(directory), run))
+    }
+
+    /// One that was made.
+    pub fn at(directory: PathBuf) -> Work {
+        Work(directory)
     }
 
     pub fn root(&self) -> PathBuf {

@@ -49,9 +49,9 @@ impl Registry {
         format!("127.0.0.1:{}/{name}", self.port)
     }
 
-    /// Puts an image in, byte for byte. Returns its name.
-    pub fn fill(&self, image: &Image) -> String {
-        let name = self.name("bench/app:latest");
+    /// Puts an image in, byte for byte. Returns its whole name.
+    pub fn fill(&self, image: &Image, name: &str) -> String {
+        let name = self.name(name);
         run(&mut ours::push(&image.layout, &name));
         name
     }

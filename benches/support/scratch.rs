@@ -24,9 +24,10 @@ impl Scratch {
         if memory.is_dir() { Scratch::within(memory) } else { Scratch::new() }
     }
 
-    /// Its name is in lower case, because buildah takes paths for names of images.
+    /// Its name is in lower case, because buildah takes paths for names of images; and short, because podman takes no
+    /// long ones.
     fn within(parent: &Path) -> Scratch {
-        let path = parent.join(format!("layercake-bench-{:016x}", fastrand::u64(..)));
+        let path = parent.join(format!("layercake-{:08x}", fastrand::u32(..)));
         fs::create_dir(&path).expect("a directory can be made");
         Scratch(path)
     }

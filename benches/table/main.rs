@@ -20,7 +20,8 @@
 //! the directory below.
 //!
 //! * `LAYERCAKE_BENCH_IMAGE`: the reference image, in a layout: `oci:DIR:NAME`; without it, one is made.
-//! * `LAYERCAKE_BENCH_ALPINE`: an archive of `docker save`; without it, there is no such image.
+//! * `LAYERCAKE_BENCH_ALPINE`: an archive of `docker save`, of which the layers are compressed with gzip, as
+//!   registries have them; without it, there is no such image.
 //! * `LAYERCAKE_BENCH_FILES` (100,000), `LAYERCAKE_BENCH_MIB` (1,024), `LAYERCAKE_BENCH_LAYERS` (60): how large those that
 //!   are made are.
 //! * `LAYERCAKE_BENCH_RUNS`: how many rounds count; 5 by default.

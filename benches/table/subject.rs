@@ -4,6 +4,8 @@ use std::cell::OnceCell;
 use std::path::Path;
 use std::path::PathBuf;
 
+use layercake::Compression;
+
 use super::support::image::Image;
 use super::support::made;
 use super::support::registry::Registry;
@@ -71,12 +73,15 @@ impl Kind {
                     eprintln!("alpine is left out: LAYERCAKE_BENCH_ALPINE names no archive");
                     None
                 })?;
-                Image::loaded(Path::new(&archive), &layout)
+                // Archives are not compressed, and what registries have is.
+                Image::loaded(Path::new(&archive), &home.join("plain")).compressed(Compression::Gzip, &layout)
             }
             Kind::SmallFiles => of(&[made::small_files(trees.clone(), setting("LAYERCAKE_BENCH_FILES", 100_000))]),
             Kind::BigFile => of(&[made::big_file(trees.clone(), setting("LAYERCAKE_BENCH_MIB", 1024))]),
             Kind::ThinLayers => of(&made::thin_layers(&trees, setting("LAYERCAKE_BENCH_LAYERS", 60))),
-            Kind::Zstd if cfg!(feature = "zstd") => reference(&home.join("gzip"), &trees).in_zstd(&layout),
+            Kind::Zstd if cfg!(feature = "zstd") => {
+                reference(&home.join("gzip"), &trees).compressed(Compression::Zstd, &layout)
+            }
             Kind::Zstd => return None,
         };
         if trees.exists() {
@@ -109,7 +114,7 @@ impl<'a> Subject<'a> {
     pub fn remote(&self) -> &str {
         let fill = || {
             let registry = self.new_registry();
-            let name = registry.fill(&self.image);
+            let name = registry.fill(&self.image, "bench/app:latest");
             (registry, name)
         };
         &self.registry.get_or_init(fill).1

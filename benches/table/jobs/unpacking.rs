@@ -68,7 +68,7 @@ fn one_pass_as<'a>(subject: &'a Subject<'a>, sync: Sync) -> Vec<Contender<'a>> {
     let mut all = vec![Contender::new("layercake", ours)];
     if is_there("podman") {
         let theirs = move |_| {
-            let podman = Podman::new(subject.room("podman"));
+            let podman = Podman::new(subject.room("podman"), subject.room_in_memory());
             let run = measure(&mut podman.pull(remote))?;
             Ok(Outcome { run, bytes: Some(podman.bytes()) })
         };

@@ -13,19 +13,20 @@ const LOCK: &str = "/dev/shm/libpod_lock";
 /// podman, with an empty storage of its own, in overlay form.
 pub struct Podman {
     storage: Room,
+    /// It takes no long path for this.
+    state: Room,
     is_lock_new: bool,
 }
 
 impl Podman {
-    pub fn new(storage: Room) -> Podman {
-        Podman { storage, is_lock_new: !Path::new(LOCK).exists() }
+    pub fn new(storage: Room, state: Room) -> Podman {
+        Podman { storage, state, is_lock_new: !Path::new(LOCK).exists() }
     }
 
     pub fn pull(&self, name: &str) -> Command {
         let mut command = Command::new("podman");
-        for (option, directory) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
-            command.arg(option).arg(self.storage.0.join(directory));
-        }
+        command.arg("--root").arg(self.storage.0.join("root"));
+        command.arg("--runroot").arg(self.state.0.join("run")).arg("--tmpdir").arg(self.state.0.join("tmp"));
         command.args(["--storage-driver", "overlay", "--events-backend", "none"]);
         command.args(["pull", "-q", "--tls-verify=false", name]);
         command
