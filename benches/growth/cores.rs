@@ -32,6 +32,13 @@ fn row(job: &Job, series: Series, subject: &Subject) {
     let [one, two] = rounds(["0", "0,1"].map(|cores| move || (job.run)(subject, Some(cores))));
     let pairs = one.iter().zip(&two);
     let speed_up = median(pairs.map(|(one, two)| one.wall.as_secs_f64() / two.wall.as_secs_f64()));
-    print!("| {} | {} {} | {} | {} ", job.name, subject.units, series.unit(), time(seconds(&one)), time(seconds(&two)));
+    print!(
+        "| {} | {} {} | {} | {} ",
+        job.name,
+        subject.units,
+        series.plural(),
+        time(seconds(&one)),
+        time(seconds(&two))
+    );
     println!("| {speed_up:.2} | {} | {} |", memory(&one), memory(&two));
 }
