@@ -36,9 +36,11 @@ impl Scratch {
         &self.0
     }
 
-    /// A path in it where nothing is yet.
+    /// A path in it where nothing is; the same as before, if that is free again: a file system may put what has another
+    /// name elsewhere, which takes longer the first time.
     pub fn free(&self, what: &str) -> PathBuf {
-        self.0.join(format!("{what}-{:08x}", fastrand::u32(..)))
+        let mut paths = (0..).map(|n| self.0.join(format!("{what}-{n}")));
+        paths.find(|path| !path.exists()).expect("numbers do not end")
     }
 
     /// An empty directory in it.
