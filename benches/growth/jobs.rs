@@ -56,17 +56,17 @@ const fn pulling(series: Series, name: &'static str, run: fn(&Subject, Cores) ->
 
 fn pull(subject: &Subject, on: Cores) -> Run {
     let room = subject.room();
-    go(on, ours::pull(subject.remote(), &room.0.join("store"), Sync::No))
+    go(on, ours::pull(subject.remote(), &room.path.join("store"), Sync::No))
 }
 
 fn unpack(subject: &Subject, on: Cores) -> Run {
     let room = subject.room();
-    go(on, ours::unpack(&subject.layout(), &room.0.join("tree")))
+    go(on, ours::unpack(&subject.layout(), &room.path.join("tree")))
 }
 
 fn one_pass(subject: &Subject, on: Cores) -> Run {
     let room = subject.room();
-    go(on, ours::one_pass(subject.remote(), &room.0.join("store"), &room.0.join("tree"), Sync::No))
+    go(on, ours::one_pass(subject.remote(), &room.path.join("store"), &room.path.join("tree"), Sync::No))
 }
 
 fn commit(subject: &Subject, on: Cores) -> Run {
@@ -75,7 +75,7 @@ fn commit(subject: &Subject, on: Cores) -> Run {
 
 fn new_layer(subject: &Subject, on: Cores) -> Run {
     let room = subject.room();
-    go(on, pack::command(Compression::Gzip, &subject.tree(), &room.0.join("store")))
+    go(on, pack::command(Compression::Gzip, &subject.tree(), &room.path.join("store")))
 }
 
 fn check(subject: &Subject, on: Cores) -> Run {
@@ -85,7 +85,7 @@ fn check(subject: &Subject, on: Cores) -> Run {
 /// Of an image that is unpacked already: the first round does that.
 fn checkout(subject: &Subject, on: Cores) -> Run {
     let room = subject.room_on_disk();
-    let work = room.0.join("work");
+    let work = room.path.join("work");
     let run = go(on, ours::checkout(&subject.layout(), "overlay", &work));
     drop(Work::at(work));
     run

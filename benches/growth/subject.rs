@@ -1,7 +1,6 @@
 //! What there is more and more of.
 
 use std::cell::OnceCell;
-use std::fs;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -14,7 +13,6 @@ use super::support::ours::Work;
 use super::support::registry::Registry;
 use super::support::scratch::Room;
 use super::support::scratch::Scratch;
-use super::support::scratch::clear;
 use super::support::setting;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -85,7 +83,7 @@ impl Series {
 impl Subject {
     pub fn make(series: Series, units: usize, scratch: &Scratch) -> Subject {
         let home = scratch.room("growth");
-        let (layout, trees) = (home.0.join("layout"), home.0.join("trees"));
+        let (layout, trees) = (home.path.join("layout"), home.path.join("trees"));
         let of = |trees: Vec<PathBuf>| Some(Image::of_trees(&trees, &layout));
         let image = match series {
             Series::Files => of(vec![made::small_files(trees.clone(), units)]),
@@ -96,27 +94,24 @@ impl Subject {
                 None
             }
         };
-        if series == Series::Layers {
-            clear(&trees);
-        }
         let memory = Scratch::in_memory();
         Subject { units, image, registry: OnceCell::new(), copy: OnceCell::new(), memory, home }
     }
 
     /// The image's layout, or the store of names.
     pub fn layout(&self) -> PathBuf {
-        self.home.0.join("layout")
+        self.home.path.join("layout")
     }
 
     /// What the image's only layer was made of.
     pub fn tree(&self) -> PathBuf {
-        self.home.0.join("trees")
+        self.home.path.join("trees")
     }
 
     /// Its name in a registry that has it.
     pub fn remote(&self) -> &str {
         let fill = || {
-            let registry = Registry::start(&self.home.0);
+            let registry = Registry::start(&self.home.path);
             let name = registry.fill(self.image.as_ref().expect("only images are pulled"), "bench/app:latest");
             (registry, name)
         };
@@ -125,7 +120,7 @@ impl Subject {
 
     /// A working copy, made by copying, in which one file is changed each time.
     pub fn changed_copy(&self) -> &Work {
-        let make = || Work::make(&self.layout(), "copy", self.home.0.join("copy")).expect("it can be checked out").0;
+        let make = || Work::make(&self.layout(), "copy", self.home.path.join("copy")).expect("it can be checked out").0;
         let work = self.copy.get_or_init(make);
         let file = first_file(&work.root());
         let mut file = File::options().append(true).open(file).expect("the file can be written to");
@@ -140,9 +135,7 @@ impl Subject {
 
     /// Room beside the layout, empty.
     pub fn room_on_disk(&self) -> Room {
-        let path = self.home.0.join(format!("room-{:08x}", fastrand::u32(..)));
-        fs::create_dir(&path).expect("a directory can be made");
-        Room(path)
+        self.home.room("room")
     }
 }
 

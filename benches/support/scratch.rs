@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -10,12 +11,20 @@ use rustix::mount::UnmountFlags;
 use rustix::mount::unmount;
 
 /// A directory of its own, which goes away when this is dropped, with all that is mounted in it.
-pub struct Scratch(PathBuf);
+pub struct Scratch {
+    path: PathBuf,
+    /// On ext4, new files are slow to make where many others were removed in the last minutes, up to a millisecond each:
+    /// what is no longer needed is kept there until the end, without what is in it. In memory, everything goes at once.
+    attic: Option<PathBuf>,
+}
 
 impl Scratch {
     /// In `LAYERCAKE_BENCH_DIR`, or else in the temporary directory.
     pub fn new() -> Scratch {
-        Scratch::within(&std::env::var_os("LAYERCAKE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from))
+        let parent = std::env::var_os("LAYERCAKE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        let mut scratch = Scratch::within(&parent);
+        scratch.attic = Some(scratch.free("attic"));
+        scratch
     }
 
     /// In memory, if there is such a place.
@@ -29,17 +38,17 @@ impl Scratch {
     fn within(parent: &Path) -> Scratch {
         let path = parent.join(format!("layercake-{:08x}", fastrand::u32(..)));
         fs::create_dir(&path).expect("a directory can be made");
-        Scratch(path)
+        Scratch { path, attic: None }
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// A path in it where nothing is; the same as before, if that is free again: a file system may put what has another
     /// name elsewhere, which takes longer the first time.
     pub fn free(&self, what: &str) -> PathBuf {
-        let mut paths = (0..).map(|n| self.0.join(format!("{what}-{n}")));
+        let mut paths = (0..).map(|n| self.path.join(format!("{what}-{n}")));
         paths.find(|path| !path.exists()).expect("numbers do not end")
     }
 
@@ -47,39 +56,81 @@ impl Scratch {
     pub fn room(&self, what: &str) -> Room {
         let path = self.free(what);
         fs::create_dir(&path).expect("a directory can be made");
-        Room(path)
+        Room { path, attic: self.attic.clone() }
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        clear(&self.0);
+        clear(&self.path);
     }
 }
 
-/// A path at which everything goes away when this is dropped.
-pub struct Room(pub PathBuf);
+/// A directory that is out of the way when this is dropped.
+pub struct Room {
+    pub path: PathBuf,
+    attic: Option<PathBuf>,
+}
+
+impl Room {
+    /// Another one in it.
+    pub fn room(&self, what: &str) -> Room {
+        let path = self.path.join(what);
+        fs::create_dir(&path).expect("a directory can be made");
+        Room { path, attic: self.attic.clone() }
+    }
+}
 
 impl Drop for Room {
     fn drop(&mut self) {
-        clear(&self.0);
+        match &self.attic {
+            Some(attic) => put_away(&self.path, attic),
+            None => clear(&self.path),
+        }
     }
 }
 
 /// Unmounts and removes all of it.
-pub fn clear(directory: &Path) {
+fn clear(directory: &Path) {
+    unmount_all(directory);
+    if let Err(error) = fs::remove_dir_all(directory)
+        && directory.exists()
+    {
+        eprintln!("{} stays: {error}", directory.display());
+    }
+}
+
+/// Unmounts all of it, and keeps no more than the inodes.
+fn put_away(directory: &Path, attic: &Path) {
+    unmount_all(directory);
+    empty(directory);
+    let moved = fs::create_dir_all(attic)
+        .and_then(|()| fs::rename(directory, attic.join(format!("{:016x}", fastrand::u64(..)))));
+    if let Err(error) = moved {
+        eprintln!("{} stays: {error}", directory.display());
+    }
+}
+
+fn unmount_all(directory: &Path) {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
     let mut below: Vec<&str> = points.filter(|point| Path::new(point).starts_with(directory)).collect();
     below.reverse();
     for point in below {
-        // What is left mounted shows below: then the directory cannot be removed.
+        // What is left mounted shows when the directory is to be removed.
         let _ = unmount(point, UnmountFlags::DETACH);
     }
-    if let Err(error) = fs::remove_dir_all(directory)
-        && directory.exists()
-    {
-        eprintln!("{} stays: {error}", directory.display());
+}
+
+/// Takes the bytes of files that have many.
+fn empty(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let Ok(stat) = entry.metadata() else { continue };
+        if stat.is_dir() {
+            empty(&entry.path());
+        } else if stat.is_file() && stat.len() > 16 << 10 {
+            let _ = File::options().write(true).open(entry.path()).and_then(|file| file.set_len(0));
+        }
     }
 }
 

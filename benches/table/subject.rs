@@ -11,7 +11,6 @@ use super::support::made;
 use super::support::registry::Registry;
 use super::support::scratch::Room;
 use super::support::scratch::Scratch;
-use super::support::scratch::clear;
 use super::support::setting;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -62,11 +61,12 @@ impl Kind {
         }
     }
 
-    /// What is made of trees is made of files on the disk, which are gone before anything is measured.
-    fn image(self, home: &Path) -> Option<Image> {
-        let (layout, trees) = (home.join("layout"), home.join("trees"));
+    /// What is made of trees is made of files on the disk, which are out of the way before anything is measured.
+    fn image(self, home: &Room) -> Option<Image> {
+        let (layout, room) = (home.path.join("layout"), home.room("made"));
+        let (home, trees) = (&home.path, room.path.join("trees"));
         let of = |trees: &[PathBuf]| Image::of_trees(trees, &layout);
-        let image = match self {
+        Some(match self {
             Kind::Reference => reference(&layout, &trees),
             Kind::Alpine => {
                 let archive = std::env::var_os("LAYERCAKE_BENCH_ALPINE").or_else(|| {
@@ -83,11 +83,7 @@ impl Kind {
                 reference(&home.join("gzip"), &trees).compressed(Compression::Zstd, &layout)
             }
             Kind::Zstd => return None,
-        };
-        if trees.exists() {
-            clear(&trees);
-        }
-        Some(image)
+        })
     }
 }
 
@@ -105,7 +101,7 @@ fn reference(layout: &Path, trees: &Path) -> Image {
 impl<'a> Subject<'a> {
     pub fn make(kind: Kind, scratch: &'a Scratch) -> Option<Subject<'a>> {
         let home = scratch.room("image");
-        let image = kind.image(&home.0)?;
+        let image = kind.image(&home)?;
         let memory = Scratch::in_memory();
         Some(Subject { image, scratch, memory, registry: OnceCell::new(), tree: OnceCell::new(), home })
     }
@@ -138,7 +134,7 @@ impl<'a> Subject<'a> {
     /// A tree of which a layer can be made: that of its lowest one.
     pub fn tree(&self) -> &Path {
         self.tree.get_or_init(|| {
-            let tree = self.home.0.join("tree");
+            let tree = self.home.path.join("tree");
             self.image.unpack_lowest(&tree);
             tree
         })

@@ -44,7 +44,7 @@ pub fn zstd<'a>(subject: &'a Subject<'a>) -> Vec<Contender<'a>> {
 fn packs<'a>(subject: &'a Subject<'a>, compression: Compression) -> Contender<'a> {
     Contender::new("layercake", move |_| {
         let room = subject.room("packed");
-        let store = room.0.join("store");
+        let store = room.path.join("store");
         let run = measure(&mut pack::command(compression, subject.tree(), &store))?;
         Ok(Outcome { run, bytes: Some(pack::size(&store)) })
     })
@@ -53,7 +53,7 @@ fn packs<'a>(subject: &'a Subject<'a>, compression: Compression) -> Contender<'a
 fn pipe<'a>(subject: &'a Subject<'a>, program: &str, command_line: &'static str) -> Option<Contender<'a>> {
     let job = move |_| {
         let room = subject.room("piped");
-        let target = room.0.join("layer");
+        let target = room.path.join("layer");
         let mut command = Command::new("sh");
         command.args(["-c", &format!("tar -C \"$0\" -cf - . | {command_line} > \"$1\"")]);
         let run = measure(command.arg(subject.tree()).arg(&target))?;

@@ -45,8 +45,8 @@ fn pull_as<'a>(subject: &'a Subject<'a>, sync: Sync) -> Vec<Contender<'a>> {
 fn pulls<'a>(subject: &'a Subject<'a>, name: &str, command: impl Fn(&Path) -> Command + 'a) -> Contender<'a> {
     Contender::new(name, move |_| {
         let room = subject.room("pull");
-        let run = measure(&mut command(&room.0.join("store")))?;
-        Ok(Outcome { run, bytes: Some(bytes_in(&room.0)) })
+        let run = measure(&mut command(&room.path.join("store")))?;
+        Ok(Outcome { run, bytes: Some(bytes_in(&room.path)) })
     })
 }
 

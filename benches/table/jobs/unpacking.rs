@@ -44,8 +44,8 @@ pub fn unpack<'a>(subject: &'a Subject<'a>) -> Vec<Contender<'a>> {
 fn unpacks<'a>(subject: &'a Subject<'a>, name: &str, command: impl Fn(&Path) -> Command + 'a) -> Contender<'a> {
     Contender::new(name, move |_| {
         let room = subject.room_in_memory();
-        let run = measure(&mut command(&room.0.join("tree")))?;
-        Ok(Outcome { run, bytes: Some(bytes_in(&room.0)) })
+        let run = measure(&mut command(&room.path.join("tree")))?;
+        Ok(Outcome { run, bytes: Some(bytes_in(&room.path)) })
     })
 }
 
@@ -62,8 +62,8 @@ fn one_pass_as<'a>(subject: &'a Subject<'a>, sync: Sync) -> Vec<Contender<'a>> {
     let remote = subject.remote();
     let ours = move |_| {
         let room = subject.room("one-pass");
-        let run = measure(&mut ours::one_pass(remote, &room.0.join("store"), &room.0.join("tree"), sync))?;
-        Ok(Outcome { run, bytes: Some(bytes_in(&room.0)) })
+        let run = measure(&mut ours::one_pass(remote, &room.path.join("store"), &room.path.join("tree"), sync))?;
+        Ok(Outcome { run, bytes: Some(bytes_in(&room.path)) })
     };
     let mut all = vec![Contender::new("layercake", ours)];
     if is_there("podman") {

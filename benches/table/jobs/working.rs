@@ -24,7 +24,7 @@ pub fn checkout<'a>(subject: &'a Subject<'a>) -> Vec<Contender<'a>> {
     let ours = move |_| {
         let room = subject.room("work");
         let before = bytes_in(layout);
-        let (work, run) = Work::make(layout, "overlay", room.0.join("work"))?;
+        let (work, run) = Work::make(layout, "overlay", room.path.join("work"))?;
         Ok(grown(run, before, bytes_in(layout) + bytes_in(work.path())))
     };
     let mut all = vec![Contender::new("layercake", ours)];
@@ -50,7 +50,7 @@ pub fn commit_overlay<'a>(subject: &'a Subject<'a>) -> Vec<Contender<'a>> {
     let layout = &subject.image.layout;
     let ours = move |round| {
         let room = subject.room("work");
-        let (work, _) = Work::make(layout, "overlay", room.0.join("work"))?;
+        let (work, _) = Work::make(layout, "overlay", room.path.join("work"))?;
         change(&work.root(), round);
         let before = bytes_in(layout);
         let run = measure(&mut work.commit())?;
@@ -77,7 +77,7 @@ pub fn commit_copy<'a>(subject: &'a Subject<'a>) -> Vec<Contender<'a>> {
     let ours = move |round| {
         if copy.is_none() {
             let room = subject.room("work");
-            copy = Some((Work::make(layout, "copy", room.0.join("work"))?.0, room));
+            copy = Some((Work::make(layout, "copy", room.path.join("work"))?.0, room));
         }
         let (work, _) = copy.as_ref().expect("it was made");
         change(&work.root(), round);

@@ -42,13 +42,13 @@ impl Buildah {
 
     /// What it holds.
     pub fn bytes(&self) -> u64 {
-        bytes_in(&self.storage.0)
+        bytes_in(&self.storage.path)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("buildah");
-        command.args(["--storage-driver", "overlay", "--root"]).arg(self.storage.0.join("root"));
-        command.arg("--runroot").arg(self.storage.0.join("run")).args(arguments);
+        command.args(["--storage-driver", "overlay", "--root"]).arg(self.storage.path.join("root"));
+        command.arg("--runroot").arg(self.storage.path.join("run")).args(arguments);
         command
     }
 

@@ -25,8 +25,8 @@ impl Podman {
 
     pub fn pull(&self, name: &str) -> Command {
         let mut command = Command::new("podman");
-        command.arg("--root").arg(self.storage.0.join("root"));
-        command.arg("--runroot").arg(self.state.0.join("run")).arg("--tmpdir").arg(self.state.0.join("tmp"));
+        command.arg("--root").arg(self.storage.path.join("root"));
+        command.arg("--runroot").arg(self.state.path.join("run")).arg("--tmpdir").arg(self.state.path.join("tmp"));
         command.args(["--storage-driver", "overlay", "--events-backend", "none"]);
         command.args(["pull", "-q", "--tls-verify=false", name]);
         command
@@ -34,7 +34,7 @@ impl Podman {
 
     /// What it holds.
     pub fn bytes(&self) -> u64 {
-        bytes_in(&self.storage.0)
+        bytes_in(&self.storage.path)
     }
 }
 

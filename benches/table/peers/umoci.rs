@@ -56,11 +56,11 @@ impl Umoci {
     }
 
     fn layout(&self) -> PathBuf {
-        self.room.0.join("layout")
+        self.room.path.join("layout")
     }
 
     fn bundle(&self) -> PathBuf {
-        self.room.0.join("bundle")
+        self.room.path.join("bundle")
     }
 }
 
