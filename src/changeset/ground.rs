@@ -67,7 +67,7 @@ struct Pending {
 /// Which names the layer at hand gave itself: those its whiteouts leave alone.
 ///
 /// Of each name there is a hash of its directory's inode and itself, keyed so that nobody can choose two that are
-/// one. An inode that is used again is that of a directory which this layer made, and all in it is this layer's.
+/// one. They go with their directory, whose inode may be used again.
 #[derive(Debug, Default)]
 struct Marks {
     hashes: HashSet<u64>,
@@ -292,7 +292,8 @@ impl Ground {
         self.check_name(parent, name)?;
         self.touch(parent)?;
         self.here = None;
-        remove::remove(parent.as_fd(), name, &mut remove::Nothing)
+        let replaced = self.marks.hash(parent.inode, name);
+        remove::remove(parent.as_fd(), name, &mut Forgetting { marks: &mut self.marks, replaced })
             .map_err(|error| self.error("remove", parent, name, error))
     }
 
@@ -430,6 +431,26 @@ fn unlock(ground: &mut Ground, folder: &Folder) -> Result<bool> {
     let parent = ground.enter_again(folder)?;
     ground.touch(&parent)?;
     Ok(remove::unlock(folder.as_fd()).is_ok())
+}
+
+/// Keeps nothing, and forgets whose it was; but for what is replaced, whose name stays this layer's.
+struct Forgetting<'a> {
+    marks: &'a mut Marks,
+    replaced: u64,
+}
+
+impl Keeper for Forgetting<'_> {
+    fn keeps(&mut self, directory: Inode, name: &[u8]) -> bool {
+        let hash = self.marks.hash(directory, name);
+        if hash != self.replaced {
+            self.marks.hashes.remove(&hash);
+        }
+        false
+    }
+
+    fn remains(&mut self, _: BorrowedFd<'_>) -> Result<(), Errno> {
+        Ok(())
+    }
 }
 
 /// Keeps what this layer made.

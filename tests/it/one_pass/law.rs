@@ -39,9 +39,8 @@ fn outcome(done: Result<layercake::changeset::Unpacked, Error>, store: &Store, t
     let mut contents = contents(store.path());
     contents.retain(|path, _| !path.starts_with("layercake/leases") && path != Path::new("layercake/facts"));
     let digest = |content: &[u8]| layercake::Digest::sha256(content).to_string();
-    // Inodes that are used again make duplicates of what are none, or not.
     let report = |report: layercake::changeset::Unpacked| {
-        format!("{} entries, {} bytes, {:?}", report.entries, report.bytes, report.skipped)
+        format!("{} entries, {} bytes, {:?}, {:?}", report.entries, report.bytes, report.skipped, report.duplicates)
     };
     let report = done.map(report).map_err(|error| reason(&error, target));
     Outcome {
