@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufRead;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -228,6 +229,7 @@ impl<'a> Applier<'a> {
         }
         let root = self.ground.parent(b"")?;
         self.dress_directory(entry, &Place { path: b"", parent: &root, name: b"." }, true)?;
+        self.ground.root_changed();
         if self.ground.mark(&root, b"") {
             self.report.duplicate(b"")?;
         }
@@ -279,6 +281,7 @@ impl<'a> Applier<'a> {
         let mode = Mode::RUSR | Mode::WUSR;
         let make = |folder: &Folder| rustix::fs::openat(folder, at.name, NEW, mode);
         let (file, _) = self.ground.make(at.parent, at.name, make)?;
+        let owner = self.owner_to_give(&file, owner, at)?;
         let file = self.write(File::from(file), entry, at, tape, tell)?;
         self.complete(&Made::new(&file), entry, owner, at)
     }
@@ -324,6 +327,7 @@ impl<'a> Applier<'a> {
         let make = |folder: &Folder| rustix::fs::symlinkat(&entry.link[..], folder, at.name);
         self.ground.make(at.parent, at.name, make)?;
         let node = self.open_node(at, FileType::Symlink, 0)?;
+        let owner = self.owner_to_give(&node, owner, at)?;
         let made = Made::path_only(&node);
         self.dress(&made, entry, owner, at)?;
         self.set_times(&made, entry, at)?;
@@ -353,6 +357,7 @@ impl<'a> Applier<'a> {
             return self.leave_out(at, &format!("the device cannot be made: {error}"));
         }
         let node = self.open_node(at, kind, device)?;
+        let owner = self.owner_to_give(&node, owner, at)?;
         self.complete(&Made::path_only(&node), entry, owner, at)
     }
 
@@ -433,6 +438,11 @@ impl<'a> Applier<'a> {
 
     fn owner(&self, entry: &RawEntry) -> Result<Owner> {
         self.options.ownership.owner(entry.uid, entry.gid)
+    }
+
+    fn owner_to_give(&self, made: &OwnedFd, owner: Owner, at: &Place<'_>) -> Result<Owner> {
+        let fail = |error| self.ground.error("look at", at.parent, at.name, error);
+        at.parent.owner_to_give(made.as_fd(), owner).map_err(fail)
     }
 
     fn dress(&mut self, made: &Made<'_>, entry: &RawEntry, owner: Owner, at: &Place<'_>) -> Result<()> {

@@ -4,6 +4,7 @@
 //! While a layer is applied, directories are open to their owner and their times move. What they are to be is noted
 //! here, by their inode, and set when the layer ends.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -40,6 +41,8 @@ use crate::fs::rooted::Walker;
 /// What a directory that no layer describes looks like.
 const IMPLIED_MODE: u32 = 0o755;
 const IMPLIED_TIME: Timestamp = Timestamp { seconds: 0, nanoseconds: 0 };
+/// How the kernel shows owners that have no number in a user namespace.
+const NOBODY: u32 = 65534;
 /// More directories are not remembered; they are finished, and looked at again when they are needed again.
 const MAX_PENDING: usize = 16 << 10;
 
@@ -48,6 +51,31 @@ const MAX_PENDING: usize = 16 << 10;
 pub(super) struct Parent {
     pub(super) folder: Folder,
     pub(super) inode: Inode,
+    user: u32,
+    /// Whose that is which is made in it, as long as nobody says otherwise; once that was seen.
+    newcomers: Cell<Owner>,
+}
+
+impl Parent {
+    fn new(folder: Folder, stat: &Stat) -> Parent {
+        Parent { folder, inode: Inode::of(stat), user: stat.st_uid, newcomers: Cell::new(None) }
+    }
+
+    /// The owner that something must be given which was made in it just now; none if it has that already.
+    ///
+    /// One look at the first is enough, in a directory of the same user's: nobody else can set what else decides on that,
+    /// its group and its bits, and here they stay as they are until the layer ends.
+    pub(super) fn owner_to_give(&self, made: BorrowedFd<'_>, owner: Owner) -> Result<Owner, Errno> {
+        let is_nobodys = |(user, group)| user == NOBODY || group == NOBODY;
+        let Some(owner) = owner.filter(|owner| owner.0 == self.user && !is_nobodys(*owner)) else {
+            return Ok(owner);
+        };
+        if self.newcomers.get().is_none() {
+            let stat = rustix::fs::fstat(made)?;
+            self.newcomers.set(Some((stat.st_uid, stat.st_gid)));
+        }
+        Ok((self.newcomers.get() != Some(owner)).then_some(owner))
+    }
 }
 
 impl AsFd for Parent {
@@ -171,9 +199,9 @@ impl Ground {
         }
     }
 
-    fn enter(&mut self, folder: Folder) -> Result<Parent> {
+    fn enter(&self, folder: Folder) -> Result<Parent> {
         let stat = self.stat(&folder)?;
-        Ok(Parent { folder, inode: Inode::of(&stat) })
+        Ok(Parent::new(folder, &stat))
     }
 
     fn stat(&self, folder: &Folder) -> Result<Stat> {
@@ -287,6 +315,11 @@ impl Ground {
         Err(self.error("make", parent, name, Errno::EXIST))
     }
 
+    /// The root got another owner, so what is made in it may, too.
+    pub(super) fn root_changed(&mut self) {
+        self.here = None;
+    }
+
     /// Removes what has a name, with all that is in it.
     pub(super) fn clear_away(&mut self, parent: &Parent, name: &[u8]) -> Result<()> {
         self.check_name(parent, name)?;
@@ -367,8 +400,7 @@ impl Ground {
         let fd = rustix::fs::openat(folder, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let fd = fd.map_err(|error| self.rooted.error("open", folder.path(), error))?;
         let folder = folder.with_fd(fd);
-        let inode = Inode::of(&self.stat(&folder)?);
-        Ok(Parent { folder, inode })
+        self.enter(folder)
     }
 }
 

@@ -274,3 +274,56 @@ fn aufs_orphans_do_not_appear() {
     let layer = [Item::dir(".wh..wh.orph"), Item::file(".wh..wh.orph/1234", "x"), Item::file("a", "a")];
     assert_eq!(listing(&applied(&scratch, "root", &[&layer], &options())), ["a: a"]);
 }
+
+/// L15: each has the owner that its entry says, whatever the directory gives to what is made in it: one that hands its group
+/// on, since a layer below or since an entry for the root in the middle of a layer, and others' directories.
+#[test]
+fn owners_are_as_they_are_said_to_be_wherever_it_lies() {
+    if !is_root() {
+        println!("ignored: needs root");
+        return;
+    }
+    let file = |path: &str, uid, gid| Item::file(path, path).owner(uid, gid);
+    let lower = [
+        Item::dir("shared").mode(0o2775).owner(0, 50),
+        Item::dir("home").mode(0o2755).owner(1000, 1000),
+        file("shared/0", 0, 0),
+        file("first", 0, 0),
+        file("second", 0, 50),
+        Item::dir(".").mode(0o2755).owner(0, 50),
+        file("third", 0, 0),
+        file("fourth", 0, 50),
+    ];
+    let upper = [
+        file("shared/1", 0, 0),
+        file("shared/2", 0, 50),
+        file("shared/3", 7, 50),
+        Item::symlink("shared/4", "1").owner(0, 0),
+        Item::fifo("shared/5").owner(0, 50),
+        file("shared/6", 0, 0),
+        file("home/1", 1000, 1000),
+        file("home/2", 0, 1000),
+        file("home/3", 0, 0),
+        file("fifth", 0, 50),
+        file("sixth", 0, 0),
+        file("seventh", 65534, 65534),
+    ];
+    let scratch = Scratch::new();
+    let found = applied(&scratch, "found", &[&lower, &upper], &Options::new());
+    let made = scratch.path("made");
+    let done = image(&scratch, &[&lower, &upper]).unpack(&made).unwrap();
+    assert_eq!(done.skipped, []);
+    for root in [found, made] {
+        for item in lower.iter().chain(&upper) {
+            let bytes = item.bytes();
+            let number = |at: usize| {
+                let digits = std::str::from_utf8(&bytes[at..at + 7]).unwrap();
+                u32::from_str_radix(digits.trim_matches(['\0', ' ']), 8).unwrap()
+            };
+            let name = bytes[..100].split(|byte| *byte == 0).next().unwrap();
+            let path = root.join(std::str::from_utf8(name).unwrap());
+            let stat = fs::symlink_metadata(&path).unwrap();
+            assert_eq!((stat.uid(), stat.gid()), (number(108), number(116)), "{}", path.display());
+        }
+    }
+}
