@@ -36,8 +36,8 @@ use layercake::changeset::Unpacked;
 use layercake::transfer::PullPolicy;
 use lexopt::prelude::*;
 
-const USAGE: &str = "usage: unpack [--store DIR] [--platform OS/ARCH[/VARIANT]] [--pull [--no-sync]] [--rootless] [--layout flat|overlay] \
-                     [--strict] [--sync] [--max-unpacked-bytes N] [--max-file-bytes N] [--max-entries N] \
+const USAGE: &str = "usage: unpack [--store DIR] [--platform OS/ARCH[/VARIANT]] [--pull [--no-sync]] [--rootless] \
+                     [--layout flat|overlay] [--strict] [--sync] [--max-unpacked-bytes N] [--max-file-bytes N] [--max-entries N] \
                      [--max-layers N] [--quiet] NAME DIR";
 
 fn main() -> ExitCode {

@@ -12,7 +12,8 @@ use super::invalid;
 use crate::error::Error;
 use crate::error::Result;
 
-/// Of zlib-rs, what comes within a few hundredths of `gzip -6` in size; the next one takes a seventh longer for one hundredth.
+/// Of zlib-rs, what comes within three hundredths of `gzip -6` in size; the next one takes a seventh longer for a hundredth
+/// at most.
 const GZIP_LEVEL: u32 = 5;
 /// The default of the `zstd` program.
 #[cfg(feature = "zstd")]

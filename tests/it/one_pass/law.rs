@@ -69,6 +69,15 @@ fn image(random: &mut fastrand::Rng, seed: u64) -> Fixture {
     layers.into_iter().fold(fixture, Fixture::raw_layer)
 }
 
+/// Often a blob that ends too early, or is damaged too.
+fn any_fault(random: &mut fastrand::Rng, host: &str) -> Fault {
+    if random.u8(..3) == 0 {
+        return fault(random, host);
+    }
+    let early = Fault::on("/blobs/").after(random.usize(..6)).times(1).truncate(random.usize(..600_000));
+    if random.bool() { early } else { early.flip(random.usize(..1000)) }
+}
+
 /// Tree, report, error and store: the same, also where it was begun with other things in the store, and after whatever
 /// went wrong before.
 #[test]
@@ -100,16 +109,7 @@ fn one_pass_is_a_pull_and_an_unpack() {
         for _ in 0..TRIES {
             served.registry.clear_faults();
             for _ in 0..random.usize(1..4) {
-                let fault = match random.u8(..3) {
-                    0 => fault(&mut random, &served.registry.host()),
-                    1 => Fault::on("/blobs/").after(random.usize(..6)).times(1).truncate(random.usize(..600_000)),
-                    _ => Fault::on("/blobs/")
-                        .after(random.usize(..6))
-                        .times(1)
-                        .flip(random.usize(..1000))
-                        .truncate(random.usize(..600_000)),
-                };
-                served.registry.fault(fault);
+                served.registry.fault(any_fault(&mut random, &served.registry.host()));
             }
             let done = pull(&registry, random.usize(1..5)).unpack_with(&one, &target, &options());
             assert_eq!(done.is_ok(), target.exists(), "seed {seed}");
