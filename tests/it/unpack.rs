@@ -196,7 +196,8 @@ fn what_was_left_behind_is_removed_by_the_next() {
         let working: Vec<String> = names(&targets);
         let mut left = left.lock().unwrap();
         if left.is_none() {
-            let orphan = format!("{}0", &working[0][..working[0].len() - 1]);
+            let (start, last) = working[0].split_at(working[0].len() - 1);
+            let orphan = format!("{start}{}", if last == "0" { "1" } else { "0" });
             fs::create_dir_all(targets.join(&orphan).join("a/b")).unwrap();
             *left = Some((working[0].clone(), orphan));
         }
