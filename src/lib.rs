@@ -78,6 +78,7 @@
 //! | `registry` | the registry client, over plain http | yes |
 //! | `rustls` | TLS for it; implies `registry` | yes |
 //! | `zstd` | layers compressed with zstd | yes |
+//! | `oci-spec` | documents as the types of the crate of that name: `as_oci` | no |
 //! | `testing` | a registry in this process, for tests | no |
 //!
 //! Without default features this is a crate that never opens a connection: names, documents, the store, its

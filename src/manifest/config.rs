@@ -272,16 +272,6 @@ impl Config {
         &self.fields.history
     }
 
-    /// The same document as the `oci-spec` crate has it.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidDocument`] where that crate is stricter.
-    pub fn as_oci(&self) -> Result<oci_spec::image::ImageConfiguration> {
-        oci_spec::image::ImageConfiguration::from_reader(self.raw())
-            .map_err(|error| Error::invalid_document("configuration", error))
-    }
-
     /// Fails if the configuration says that the image does not run on `wanted`. A variant that it does not name, as many
     /// do not, may be any; of Windows' versions it says nothing here.
     pub(crate) fn check_platform(&self, wanted: &Platform) -> Result<()> {

@@ -119,17 +119,6 @@ impl Manifest {
     pub fn content_size(&self) -> u64 {
         self.layers.iter().fold(self.config.size, |sum, layer| sum.saturating_add(layer.size))
     }
-
-    /// The same document as the `oci-spec` crate has it.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidDocument`](crate::ErrorKind::InvalidDocument) where that crate is stricter than the wild
-    /// (it refuses `"layers": null`) .
-    pub fn as_oci(&self) -> Result<oci_spec::image::ImageManifest> {
-        oci_spec::image::ImageManifest::from_reader(self.raw())
-            .map_err(|error| Error::invalid_document("manifest", error))
-    }
 }
 
 /// One of two sizes for one digest is a lie.

@@ -123,15 +123,6 @@ impl Index {
         let image = |entry: &&Descriptor| entry.media_type.is_manifest() || entry.media_type.is_index();
         self.manifests.iter().filter(image).filter(|entry| !entry.is_attestation())
     }
-
-    /// The same document as the `oci-spec` crate has it.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidDocument`](crate::ErrorKind::InvalidDocument) where that crate is stricter.
-    pub fn as_oci(&self) -> Result<oci_spec::image::ImageIndex> {
-        oci_spec::image::ImageIndex::from_reader(self.raw()).map_err(|error| Error::invalid_document("index", error))
-    }
 }
 
 /// The entry, unless its digest is of an algorithm that is only unknown here (image-spec, descriptor.md: such

@@ -30,6 +30,8 @@ mod edit;
 mod image;
 mod index;
 mod object;
+#[cfg(feature = "oci-spec")]
+mod oci;
 
 use std::fmt;
 
