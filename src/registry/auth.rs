@@ -177,6 +177,8 @@ impl Authenticator {
                 fresh = true;
             }
             drop(known);
+            // First, so that the next request has its connection.
+            drop(response);
             response = http.send(&request)?;
         }
         Ok(response)

@@ -100,7 +100,9 @@ impl Download {
             return self.fault(&format!("it ended after {} of {} bytes", self.offset, self.blob.size));
         }
         self.offset += count as u64;
-        self.body = Some(body);
+        let is_over = self.bounded && self.offset == self.blob.size;
+        // What is over gives its connection back.
+        self.body = Some(body).filter(|_| !is_over);
         Ok(count)
     }
 

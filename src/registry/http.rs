@@ -27,6 +27,8 @@ use crate::sync::lock;
 const MAX_REDIRECTS: u64 = 6;
 const MAX_HEADERS: usize = 64 << 10;
 const BUFFER: usize = 128 << 10;
+/// How many bytes of an answer that nobody wants are read, so that its connection can be used again.
+const SMALL_REST: u64 = 4 << 10;
 
 /// No limit is longer: an `Instant` has a largest value, and sizes come from outside.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -125,14 +127,23 @@ impl<'a> Request<'a> {
 pub(super) struct Response {
     method: &'static str,
     url: Url,
-    inner: ureq::http::Response<ureq::Body>,
-    permit: Option<Permit>,
+    head: ureq::http::response::Parts,
+    body: Body,
 }
 
 impl Response {
+    fn new(method: &'static str, url: &Url, inner: ureq::http::Response<ureq::Body>) -> Response {
+        let (head, body) = inner.into_parts();
+        let body = Body { reader: body.into_reader(), origin: url.origin.clone(), left: None, permit: None };
+        let mut response = Response { method, url: url.clone(), head, body };
+        response.body.left = response.content_length();
+        response
+    }
+
     /// Holds this right until the answer was read.
-    pub(super) fn holding(self, permit: Option<Permit>) -> Response {
-        Response { permit, ..self }
+    pub(super) fn holding(mut self, permit: Option<Permit>) -> Response {
+        self.body.permit = permit;
+        self
     }
 
     pub(super) fn method(&self) -> &'static str {
@@ -145,16 +156,16 @@ impl Response {
     }
 
     pub(super) fn status(&self) -> u16 {
-        self.inner.status().as_u16()
+        self.head.status.as_u16()
     }
 
     /// The header's value; none if it is missing or no plain text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.inner.headers().get(name).and_then(|value| value.to_str().ok())
+        self.head.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     pub(super) fn headers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.inner.headers().get_all(name).iter().filter_map(|value| value.to_str().ok())
+        self.head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
     }
 
     pub(super) fn content_length(&self) -> Option<u64> {
@@ -169,14 +180,18 @@ impl Response {
     }
 
     pub(super) fn into_body(self) -> Body {
-        Body { origin: self.url.origin, reader: self.inner.into_body().into_reader(), permit: self.permit }
+        self.body
     }
 }
 
 /// The bytes of an answer. Errors of reading are this crate's.
+///
+/// When it is dropped, its connection can be used again if there was little left to read.
 pub(super) struct Body {
-    origin: Origin,
     reader: ureq::BodyReader<'static>,
+    origin: Origin,
+    /// How many bytes will come; none if that was not said, or no more will.
+    left: Option<u64>,
     /// Held for as long as the connection is in use.
     permit: Option<Permit>,
 }
@@ -186,12 +201,26 @@ impl Read for Body {
         if let Some(permit) = &self.permit {
             permit.adopt();
         }
-        self.reader.read(buffer).map_err(|error| {
-            if error.kind() == io::ErrorKind::Interrupted {
-                return error;
+        match self.reader.read(buffer) {
+            Ok(count) => {
+                self.left = self.left.map(|left| left.saturating_sub(count as u64));
+                Ok(count)
             }
-            io_fault(error, &self.origin, Phase::Answer).into()
-        })
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                self.left = None;
+                Err(io_fault(error, &self.origin, Phase::Answer).into())
+            }
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // The client gives a connection back when it is asked for more than there is.
+        if self.left.is_some_and(|left| left <= SMALL_REST) {
+            let _ = io::copy(&mut self.reader.by_ref().take(SMALL_REST + 1), &mut io::sink());
+        }
     }
 }
 
@@ -328,7 +357,7 @@ impl Http {
             }
         };
         lock(&self.reached).insert(url.origin.authority());
-        Ok(Response { method: request.method, url: url.clone(), inner, permit: None })
+        Ok(Response::new(request.method, url, inner))
     }
 
     fn run(

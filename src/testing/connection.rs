@@ -90,7 +90,7 @@ pub(super) fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
         let shared = Arc::clone(shared);
         std::thread::spawn(move || {
             // A connection that breaks is the client's to notice; one that is over is closed for all its handles.
-            let _ = converse(&shared, &connection);
+            let _ = converse(&shared, id, &connection);
             let _ = connection.shutdown(Shutdown::Both);
             lock(&shared.connections).remove(&id);
         });
@@ -98,11 +98,11 @@ pub(super) fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
 }
 
 /// Answers the requests of one connection.
-fn converse(shared: &Shared, mut connection: &TcpStream) -> io::Result<()> {
+fn converse(shared: &Shared, id: usize, connection: &TcpStream) -> io::Result<()> {
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_nodelay(true)?;
     let mut buffer = Vec::new();
-    while let Some(request) = read_request(&mut connection, &mut buffer)? {
+    while let Some(request) = read_request(connection, id, &mut buffer)? {
         let number = shared.record(&request);
         let fault = lock(&shared.faults).iter_mut().find_map(|fault| fault.strikes(&request).then(|| fault.clone()));
         let fault = fault.unwrap_or_default();

@@ -6,6 +6,8 @@ use percent_encoding::percent_decode_str;
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// Which of the registry's connections it came by, counted from 0.
+    pub connection: usize,
     /// The method, such as `GET`.
     pub method: String,
     /// Path and query.

@@ -18,8 +18,13 @@ const MAX_HEADERS: usize = 64;
 /// How long a client that was refused may go on sending before the connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The next request; none when the client has closed the connection. Its body is left to be read.
-pub(super) fn read_request(connection: &mut &TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
+/// The next request of the connection that has this number; none when the client has closed it. Its body is left to be
+/// read.
+pub(super) fn read_request(
+    mut connection: &TcpStream,
+    number: usize,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<Request>> {
     loop {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Request::new(&mut headers);
@@ -27,6 +32,7 @@ pub(super) fn read_request(connection: &mut &TcpStream, buffer: &mut Vec<u8>) ->
             Ok(httparse::Status::Complete(length)) => {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                 let mut request = Request {
+                    connection: number,
                     method: parsed.method.unwrap_or_default().to_owned(),
                     path: parsed.path.unwrap_or_default().to_owned(),
                     headers: parsed.headers.iter().map(|h| (h.name.to_owned(), text(h.value))).collect(),

@@ -41,6 +41,8 @@ mod certificates;
 #[cfg(feature = "registry")]
 mod chaos;
 #[cfg(feature = "registry")]
+mod connections;
+#[cfg(feature = "registry")]
 mod crash;
 #[cfg(feature = "registry")]
 mod credentials;
