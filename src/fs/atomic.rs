@@ -2,6 +2,9 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::num::NonZeroU64;
+
+use rustix::fs::Advice;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -30,6 +33,17 @@ impl Durability {
         match self {
             Durability::Full => file.sync_all().map_err(|error| Error::io("sync a file in", dir.path(), error)),
             Durability::None => Ok(()),
+        }
+    }
+
+    /// Has the system begin with bringing this part of a file to the disk, if this setting does: [`sync_file`] then has
+    /// less to wait for. Nobody waits here, and nothing is promised.
+    ///
+    /// [`sync_file`]: Durability::sync_file
+    pub(crate) fn begin_sync(self, file: &File, start: u64, end: u64) {
+        if self == Durability::Full {
+            // Of what is not on the disk yet, Linux begins to write this part, and keeps it.
+            let _ = rustix::fs::fadvise(file, start, NonZeroU64::new(end - start), Advice::DontNeed);
         }
     }
 

@@ -30,6 +30,8 @@ use crate::media_type::MediaType;
 const CHUNK: usize = 64 << 10;
 /// Nobody changes a blob: its name says what is in it.
 const BLOB_MODE: u32 = 0o444;
+/// How many bytes wait at most until the system begins to bring them to the disk.
+const AHEAD: u64 = 8 << 20;
 
 /// Takes a blob into a store. Made by [`Store::writer`] and [`Store::resume`].
 ///
@@ -46,6 +48,8 @@ pub struct BlobWriter {
     hasher: Hasher,
     algorithm: Algorithm,
     written: u64,
+    /// Up to where the system was told to bring it to the disk.
+    begun: u64,
     /// Whether the file stays for the next attempt if this one ends early.
     keep: bool,
     published: bool,
@@ -126,8 +130,8 @@ impl Store {
 
     fn start(&self, dir: Dir, name: String, file: File, algorithm: Algorithm, keep: bool) -> Result<BlobWriter> {
         let hasher = Hasher::new(algorithm);
-        let (store, written, published, arrival) = (self.clone(), 0, false, None);
-        Ok(BlobWriter { store, dir, name, file, hasher, algorithm, written, keep, published, arrival })
+        let (store, written, begun, published, arrival) = (self.clone(), 0, 0, false, None);
+        Ok(BlobWriter { store, dir, name, file, hasher, algorithm, written, begun, keep, published, arrival })
     }
 }
 
@@ -146,6 +150,12 @@ impl BlobWriter {
         self.file.write_all(bytes).map_err(|error| Error::io("write", &self.dir.path().join(&self.name), error))?;
         self.hasher.update(bytes);
         self.written += bytes.len() as u64;
+        if self.written - self.begun >= AHEAD {
+            // Not the page that is written next.
+            let end = self.written - self.written % AHEAD;
+            self.store.durability.begin_sync(&self.file, self.begun, end);
+            self.begun = end;
+        }
         if let Some(arrival) = &self.arrival {
             arrival.wrote(self.written);
         }
@@ -167,7 +177,7 @@ impl BlobWriter {
     /// [`ErrorKind::Io`].
     pub fn restart(&mut self) -> Result<()> {
         self.hasher = Hasher::new(self.algorithm);
-        self.written = 0;
+        (self.written, self.begun) = (0, 0);
         if let Some(arrival) = &self.arrival {
             arrival.restarted();
         }
