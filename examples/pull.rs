@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 
 fn pull() -> support::Result {
     let Some(options) = parse()? else { return support::print(&format!("{USAGE} {} [NAME]", login::USAGE)) };
-    let store = Store::open_or_create(options.common.store_path()?)?.with_durability(options.durability);
+    let store = Store::open_or_create_with(options.common.store_path()?, options.durability)?;
     let demo = if options.name.is_none() { Some(Demo::start()?) } else { None };
     let name = options.name.clone().or(demo.as_ref().map(|demo| demo.name())).unwrap_or_default();
     let image: ImageReference = name.parse()?;
@@ -122,7 +122,7 @@ struct Demo {
 impl Demo {
     fn start() -> support::Result<Demo> {
         let directory = tempfile::tempdir()?;
-        let store = Store::create(directory.path().join("served"))?.with_durability(Durability::None);
+        let store = Store::create_with(directory.path().join("served"), Durability::None)?;
         testing::Fixture::demo().tag(&store, &"layercake/demo".parse()?)?;
         // The same address each time, if it is free, so that the second run finds the image up to date.
         let server = testing::Registry::start_at(&store, ([127, 0, 0, 1], 5055).into())

@@ -114,7 +114,7 @@ fn pull_and_unpack(
     options: &Options<'_>,
 ) -> support::Result<Unpacked> {
     let image = name.parse::<ImageReference>()?.or_latest();
-    let store = Store::open_or_create(common.store_path()?)?.with_durability(durability);
+    let store = Store::open_or_create_with(common.store_path()?, durability)?;
     let registry = login::Client::default().registry(image.host())?;
     let mut pull = registry.pull(&image).policy(PullPolicy::IfMissing);
     if let Some(platform) = &common.platform {

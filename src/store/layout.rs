@@ -20,6 +20,7 @@ use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::atomic;
+use crate::fs::atomic::Durability;
 use crate::fs::dir::Dir;
 use crate::fs::lock::Lock;
 
@@ -37,6 +38,8 @@ pub(super) const QUARANTINE: &str = "quarantine";
 pub(super) const FACTS: &str = "facts";
 const LOCK: &str = "lock";
 const VERSION: &str = "version";
+/// Is there if whoever made the store did not bring that to the disk.
+const UNSYNCED: &str = "unsynced";
 
 const LAYOUT_VERSION: &str = "1.0.0";
 const OUR_VERSION: &str = "1";
@@ -74,8 +77,19 @@ impl Store {
     /// * [`ErrorKind::NotALayout`]: there is something else in the directory, or a layout already.
     /// * [`ErrorKind::ReadOnly`], [`ErrorKind::StorageFull`], [`ErrorKind::Io`]: the operating system refuses.
     pub fn create(path: impl AsRef<Path>) -> Result<Store> {
+        Store::create_with(path, Durability::Full)
+    }
+
+    /// The same, with this promise about power cuts from the start. With [`Durability::None`], a power cut soon after may
+    /// leave a directory that is no store: [`open_or_create`](Store::open_or_create) makes one of it if what is there is
+    /// empty.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`create`](Store::create).
+    pub fn create_with(path: impl AsRef<Path>, durability: Durability) -> Result<Store> {
         let path = path.as_ref();
-        let create = || match make(path)? {
+        let create = || match make(path, durability)? {
             Made::Now(store) => Ok(store),
             Made::Before => {
                 let reason = "there is a layout already".to_owned();
@@ -92,13 +106,33 @@ impl Store {
     ///
     /// Those of [`open`](Store::open) and of [`create`](Store::create).
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Store> {
+        Store::open_or_create_with(path, Durability::Full)
+    }
+
+    /// The same, with this promise about power cuts from the start.
+    ///
+    /// ```
+    /// # use layercake::{Durability, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// let cache = Store::open_or_create_with(dir.path().join("cache"), Durability::None)?;
+    /// assert_eq!(cache.durability(), Durability::None);
+    /// # Ok::<(), layercake::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open_or_create`](Store::open_or_create).
+    pub fn open_or_create_with(path: impl AsRef<Path>, durability: Durability) -> Result<Store> {
         let path = path.as_ref();
-        if path.join(LAYOUT).exists() {
-            return Store::open(path);
-        }
-        match make(path).context(|| format!("create store {}", path.display()))? {
+        let is_made = path.join(LAYOUT).metadata().is_ok_and(|layout| layout.len() > 0);
+        let made = if is_made {
+            Made::Before
+        } else {
+            make(path, durability).context(|| format!("create store {}", path.display()))?
+        };
+        match made {
             Made::Now(store) => Ok(store),
-            Made::Before => Store::open(path),
+            Made::Before => Ok(Store::open(path)?.with_durability(durability)),
         }
     }
 
@@ -106,15 +140,36 @@ impl Store {
     pub(super) fn ours(&self) -> Result<Dir> {
         let (ours, _) = self.dir().make_dir(OURS)?;
         Prepared::once(&self.prepared.ours, || {
-            if ours.stat(VERSION)?.is_none() {
+            if !is_written(&ours, VERSION)? {
                 // Others may be at it too; whoever holds the lock was here before and is not kept waiting by itself.
                 let _lock = Lock::acquire(&ours, LOCK, LOCK_LIMIT)?;
                 let version = format!("{OUR_VERSION}\n");
                 atomic::replace(&ours, &format!("{VERSION}.new"), &ours, VERSION, version.as_bytes(), self.durability)?;
             }
+            if self.durability == Durability::Full && ours.stat(UNSYNCED)?.is_some() {
+                self.sync_layout(&ours)?;
+            }
             self.durability.sync_dir(self.dir())
         })?;
         Ok(ours)
+    }
+
+    /// Brings to the disk what makes this directory a store. What is seen after a power cut is there already, so the mark
+    /// that this is wanted need not outlive one.
+    fn sync_layout(&self, ours: &Dir) -> Result<()> {
+        // Whoever is making the store has the lock, and is waited for.
+        let _lock = Lock::acquire(ours, LOCK, LOCK_LIMIT)?;
+        for (dir, name) in [(ours, VERSION), (self.dir(), INDEX), (self.dir(), LAYOUT)] {
+            if dir.stat(name)?.is_some() {
+                self.durability.sync_file(&dir.file(name)?, dir)?;
+            }
+        }
+        ours.sync()?;
+        self.dir().sync()?;
+        for parent in self.path().ancestors().skip(1) {
+            sync_if_in_reach(parent)?;
+        }
+        ours.remove(UNSYNCED)
     }
 
     /// The same, not looked at further if it is there.
@@ -207,24 +262,27 @@ enum Made {
 
 /// Makes the layout under the lock, its `oci-layout` last: what has none is not finished, and making it again
 /// finishes it.
-fn make(path: &Path) -> Result<Made> {
-    make_dirs(path)?;
-    let store = Store::at(Dir::open(path)?);
-    if store.dir().stat(LAYOUT)?.is_some() {
+fn make(path: &Path, durability: Durability) -> Result<Made> {
+    make_dirs(path, durability)?;
+    let store = Store::at(Dir::open(path)?).with_durability(durability);
+    if is_written(store.dir(), LAYOUT)? {
         return Ok(Made::Before);
     }
     refuse_strangers(store.dir())?;
     check_our_version(store.dir())?;
     let _lock = store.lock()?;
-    if store.dir().stat(LAYOUT)?.is_some() {
+    if is_written(store.dir(), LAYOUT)? {
         return Ok(Made::Before);
+    }
+    let ours = store.ours()?;
+    if durability == Durability::None {
+        ours.file_to_write(UNSYNCED)?;
     }
     store.dir().make_dir(BLOBS)?;
     store.blobs_dir(Algorithm::Sha256)?;
-    let ours = store.ours()?;
     let layout = format!("{{\"imageLayoutVersion\":\"{LAYOUT_VERSION}\"}}");
     for (name, content) in [(INDEX, EMPTY_INDEX), (LAYOUT, layout.as_bytes())] {
-        if store.dir().stat(name)?.is_some() {
+        if is_written(store.dir(), name)? {
             // Names that are there are not ours to throw away.
             continue;
         }
@@ -233,10 +291,19 @@ fn make(path: &Path) -> Result<Made> {
     Ok(Made::Now(store))
 }
 
-/// Like `create_dir_all`, and the new names survive a power cut. Nobody else may write there, whatever the umask.
-fn make_dirs(path: &Path) -> Result<()> {
+/// Whether there is a file with something in it. A power cut may leave an empty one of what was not synced.
+fn is_written(dir: &Dir, name: &str) -> Result<bool> {
+    Ok(dir.stat(name)?.is_some_and(|stat| stat.st_size > 0))
+}
+
+/// Like `create_dir_all`, and if wanted, the new names survive a power cut. Nobody else may write there, whatever the
+/// umask.
+fn make_dirs(path: &Path, durability: Durability) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let sync_parent = || Dir::open(parent.unwrap_or(Path::new(".")))?.sync();
+    let sync_parent = || match durability {
+        Durability::Full => Dir::open(parent.unwrap_or(Path::new(".")))?.sync(),
+        Durability::None => Ok(()),
+    };
     if path.is_dir() {
         // Who made it may have been killed before it came to this. What is long there, above a mount say, may be out of
         // reach.
@@ -244,7 +311,7 @@ fn make_dirs(path: &Path) -> Result<()> {
         return Ok(());
     }
     if let Some(parent) = parent {
-        make_dirs(parent)?;
+        make_dirs(parent, durability)?;
     }
     match fs::DirBuilder::new().mode(0o755).create(path) {
         Ok(()) => sync_parent(),
@@ -254,6 +321,12 @@ fn make_dirs(path: &Path) -> Result<()> {
         }
         Err(error) => Err(Error::io("create", path, error)),
     }
+}
+
+/// Brings a directory's names to the disk, if it can be opened: what is above a mount may be out of reach.
+fn sync_if_in_reach(dir: &Path) -> Result<()> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    Dir::open(dir).map_or(Ok(()), |dir| dir.sync())
 }
 
 /// A directory that holds anything but what an interrupted [`make`] leaves is somebody else's.
@@ -294,7 +367,7 @@ fn check_our_version(dir: &Dir) -> Result<()> {
         return Ok(());
     }
     let ours = dir.dir(OURS)?;
-    if ours.stat(VERSION)?.is_none() {
+    if !is_written(&ours, VERSION)? {
         return Ok(());
     }
     let content = ours.read(VERSION, Limit::LayoutSize, MAX_SMALL_FILE)?;

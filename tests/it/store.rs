@@ -123,6 +123,39 @@ fn creation_survives_interruption() {
     assert_eq!(store.entries().unwrap().count(), 0);
 }
 
+/// What a power cut may leave of a store that was made without waiting for the disk: a directory to make a store of.
+#[test]
+fn creation_survives_empty_files() {
+    for empty in [&["oci-layout"][..], &["oci-layout", "index.json"], &["oci-layout", "layercake/version"]] {
+        let scratch = Scratch::new();
+        let path = scratch.path("store");
+        let store = Store::create_with(&path, Durability::None).unwrap();
+        assert_eq!(store.durability(), Durability::None);
+        empty.iter().for_each(|file| fs::write(path.join(file), "").unwrap());
+        assert!(Store::open(&path).is_err(), "{empty:?}");
+        let store = Store::open_or_create_with(&path, Durability::None).unwrap();
+        assert_eq!(store.entries().unwrap().count(), 0);
+        assert_eq!(Store::open(&path).unwrap().durability(), Durability::Full);
+    }
+}
+
+/// Who relies on a store that was made without waiting for the disk waits for it first, and only once.
+#[test]
+fn what_made_the_store_is_synced_before_it_is_relied_on() {
+    let scratch = Scratch::new();
+    let path = scratch.path("store");
+    let cache = Store::create_with(&path, Durability::None).unwrap();
+    let mark = path.join("layercake/unsynced");
+    let blob = cache.write(MediaType::OCTET_STREAM, TEXT).unwrap();
+    assert!(mark.exists());
+    Store::open(&path).unwrap().tag(&name("example.com/a:1"), &blob).unwrap();
+    assert!(!mark.exists());
+    assert!(Store::open_or_create_with(&path, Durability::None).unwrap().check().unwrap().problems.is_empty());
+    assert!(!mark.exists());
+    let durable = scratch.store("durable");
+    assert!(!durable.path().join("layercake/unsynced").exists());
+}
+
 #[test]
 fn many_creators_make_one_store() {
     let scratch = Scratch::new();
@@ -131,7 +164,8 @@ fn many_creators_make_one_store() {
         for n in 0..8 {
             let path = &path;
             scope.spawn(move || {
-                let store = Store::open_or_create(path).unwrap().with_durability(Durability::None);
+                let durability = if n % 2 == 0 { Durability::None } else { Durability::Full };
+                let store = Store::open_or_create_with(path, durability).unwrap();
                 let blob = store.write(MediaType::OCTET_STREAM, format!("{n}").as_bytes()).unwrap();
                 store.tag(&name(&format!("example.com/a:{n}")), &blob).unwrap();
             });
