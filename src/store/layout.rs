@@ -166,9 +166,7 @@ impl Store {
         }
         ours.sync()?;
         self.dir().sync()?;
-        for parent in self.path().ancestors().skip(1) {
-            sync_if_in_reach(parent)?;
-        }
+        sync_parents(self.path());
         ours.remove(UNSYNCED)
     }
 
@@ -288,7 +286,8 @@ fn make(path: &Path, durability: Durability) -> Result<Made> {
         }
         atomic::replace(&ours, &format!("{name}.new"), store.dir(), name, content, store.durability)?;
     }
-    Ok(Made::Now(store))
+    // Anew: who was here before may not have finished, nor cared for the disk.
+    Ok(Made::Now(store.with_durability(durability)))
 }
 
 /// Whether there is a file with something in it. A power cut may leave an empty one of what was not synced.
@@ -305,9 +304,9 @@ fn make_dirs(path: &Path, durability: Durability) -> Result<()> {
         Durability::None => Ok(()),
     };
     if path.is_dir() {
-        // Who made it may have been killed before it came to this. What is long there, above a mount say, may be out of
-        // reach.
-        let _ = sync_parent();
+        if durability == Durability::Full {
+            sync_parents(path);
+        }
         return Ok(());
     }
     if let Some(parent) = parent {
@@ -323,10 +322,13 @@ fn make_dirs(path: &Path, durability: Durability) -> Result<()> {
     }
 }
 
-/// Brings a directory's names to the disk, if it can be opened: what is above a mount may be out of reach.
-fn sync_if_in_reach(dir: &Path) -> Result<()> {
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    Dir::open(dir).map_or(Ok(()), |dir| dir.sync())
+/// Brings to the disk that a directory is where it is. Who made it, and those above, may have been killed before coming
+/// to this, or may not have cared. What is long there, above a mount say, may be out of reach.
+fn sync_parents(path: &Path) {
+    for parent in path.ancestors().skip(1) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let _ = Dir::open(parent).and_then(|parent| parent.sync());
+    }
 }
 
 /// A directory that holds anything but what an interrupted [`make`] leaves is somebody else's.

@@ -152,6 +152,12 @@ fn what_made_the_store_is_synced_before_it_is_relied_on() {
     assert!(!mark.exists());
     assert!(Store::open_or_create_with(&path, Durability::None).unwrap().check().unwrap().problems.is_empty());
     assert!(!mark.exists());
+    // Whoever made it was killed before it was a store.
+    let _ = Store::create_with(scratch.path("killed"), Durability::None).unwrap();
+    fs::remove_file(scratch.path("killed/oci-layout")).unwrap();
+    let finished = Store::open_or_create(scratch.path("killed")).unwrap();
+    finished.write(MediaType::OCTET_STREAM, TEXT).unwrap();
+    assert!(!scratch.path("killed/layercake/unsynced").exists());
     let durable = scratch.store("durable");
     assert!(!durable.path().join("layercake/unsynced").exists());
 }
