@@ -2,8 +2,6 @@
 
 use std::time::SystemTime;
 
-use rustix::fs::FlockOperation;
-
 use super::Checkout;
 use crate::changeset::Changes;
 use crate::changeset::Owners;
@@ -17,6 +15,7 @@ use crate::error::Context;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::event::Cancel;
+use crate::fs::lock::Sharing;
 use crate::image::Draft;
 use crate::image::Image;
 use crate::manifest::ConfigEdit;
@@ -183,7 +182,7 @@ impl Checkout {
     /// The same; says too what could not be in the layer.
     pub(crate) fn commit_reported(&self, options: &CommitOptions) -> Result<(Image, Vec<Skipped>)> {
         let commit = || {
-            let _lock = self.lock(FlockOperation::NonBlockingLockShared)?;
+            let _lock = self.lock(Sharing::Shared)?;
             let changes = self.changes_until(&options.cancel)?;
             // Until the new image has its name, nobody but a lease knows that it is wanted.
             let leased = self.image().in_store(&self.image().store().leased()?);

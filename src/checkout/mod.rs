@@ -51,13 +51,12 @@ mod options;
 mod state;
 
 use std::fmt;
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
-use std::time::Instant;
 
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::changeset::Namespace;
@@ -70,6 +69,8 @@ use crate::error::Result;
 use crate::fs::aside;
 use crate::fs::descent::Descent;
 use crate::fs::dir::Dir;
+use crate::fs::lock::Locked;
+use crate::fs::lock::Sharing;
 use crate::fs::rooted::Inode;
 use crate::image::Image;
 use crate::image::UnpackedLayers;
@@ -89,7 +90,6 @@ const WORK: &str = "work";
 const BASE: &str = "base";
 /// How long a lock on a working copy is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// A working copy of an image.
 ///
@@ -214,7 +214,7 @@ impl Checkout {
     ///   lies beside, under a hidden name that the error says.
     pub fn discard(self) -> Result<()> {
         let discard = || {
-            let _lock = self.lock(FlockOperation::NonBlockingLockExclusive)?;
+            let _lock = self.lock(Sharing::Alone)?;
             for name in [ROOT, BASE] {
                 if self.mode() == CheckoutMode::Overlay && mount::is_mounted(&self.dir, name) {
                     mount::unmount(&self.dir, name)?;
@@ -259,12 +259,12 @@ impl Checkout {
 
     /// Tells the store of the working copy, and mounts its tree, unless somebody discards it.
     fn settle_in(&self) -> Result<()> {
-        let _lock = self.lock(FlockOperation::NonBlockingLockShared)?;
+        let _lock = self.lock(Sharing::Shared)?;
         self.state.register(self.image.store(), &self.path, &self.layers.chains)?;
         let Some(options) = self.mount_options() else { return Ok(()) };
         // Two mounts of one `upper` do what nobody knows. Nothing is ever mounted on this directory, so all lock the same.
         let work = self.dir.dir(WORK)?;
-        self.wait_for(&work, FlockOperation::NonBlockingLockExclusive)?;
+        let _mounting = self.wait_for(work, Sharing::Alone)?;
         if self.is_mounted() {
             return Ok(());
         }
@@ -276,11 +276,10 @@ impl Checkout {
     }
 
     /// Keeps others from discarding the working copy, or from using it.
-    fn lock(&self, operation: FlockOperation) -> Result<std::fs::File> {
-        let file = self.dir.file(STATE)?;
-        self.wait_for(&file, operation)?;
+    fn lock(&self, sharing: Sharing) -> Result<Locked<File>> {
+        let file = self.wait_for(self.dir.file(STATE)?, sharing)?;
         // Who had it may have discarded the working copy.
-        let held = rustix::fs::fstat(&file).map_err(|error| self.dir_error("look at", error))?;
+        let held = rustix::fs::fstat(&*file).map_err(|error| self.dir_error("look at", error))?;
         if self.dir.stat(STATE)?.is_none_or(|stat| Inode::of(&stat) != Inode::of(&held)) {
             let reason = format!("its {STATE} was removed");
             return Err(ErrorKind::InvalidCheckout { path: self.path.clone(), reason }.into());
@@ -288,19 +287,11 @@ impl Checkout {
         Ok(file)
     }
 
-    fn wait_for(&self, file: impl AsFd, operation: FlockOperation) -> Result<()> {
-        let start = Instant::now();
-        loop {
-            match rustix::fs::flock(&file, operation) {
-                Ok(()) => return Ok(()),
-                Err(Errno::WOULDBLOCK) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(
-                        ErrorKind::Locked { path: self.path.clone(), waited: start.elapsed(), holder: None }.into()
-                    );
-                }
-                Err(error) => return Err(self.dir_error("lock", error)),
-            }
+    fn wait_for<F: AsFd>(&self, file: F, sharing: Sharing) -> Result<Locked<F>> {
+        match Locked::within(file, sharing, PATIENCE) {
+            Ok(Ok(locked)) => Ok(locked),
+            Ok(Err((_, waited))) => Err(ErrorKind::Locked { path: self.path.clone(), waited, holder: None }.into()),
+            Err(error) => Err(self.dir_error("lock", error)),
         }
     }
 

@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
 
 use rustix::fs::CWD;
 use rustix::fs::Mode;
@@ -31,6 +33,9 @@ use crate::fs::remove::handle;
 
 /// So many layers one mount takes; the kernel takes 500.
 const MAX_LOWER: usize = 480;
+/// How long a mount that somebody uses is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(5);
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// What [`MountOptions`] says too: changes are to lie in `upper` as they are.
 const PLAIN: [(&str, &str); 3] = [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
@@ -198,9 +203,17 @@ pub(super) fn is_mounted(dir: &Dir, name: &str) -> bool {
 }
 
 /// Takes away what is mounted on a directory of a working copy, if nobody uses it.
+///
+/// A program that another thread is starting has all that is open here, until it runs: that is waited for.
 pub(super) fn unmount(dir: &Dir, name: &str) -> Result<()> {
-    let unmounted = rustix::mount::unmount(format!("{}/{name}", handle(dir.as_fd())), UnmountFlags::NOFOLLOW);
-    unmounted.map_err(|error| Error::io("unmount", &dir.path().join(name), error.into()))
+    let start = Instant::now();
+    loop {
+        match rustix::mount::unmount(format!("{}/{name}", handle(dir.as_fd())), UnmountFlags::NOFOLLOW) {
+            Ok(()) => return Ok(()),
+            Err(Errno::BUSY) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(error) => return Err(Error::io("unmount", &dir.path().join(name), error.into())),
+        }
+    }
 }
 
 /// What is mounted on directories below one, as this process sees it (proc(5), `mountinfo`).

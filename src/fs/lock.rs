@@ -1,7 +1,9 @@
 //! Advisory locks between processes and threads.
 
 use std::fs::File;
-use std::fs::TryLockError;
+use std::ops::Deref;
+use std::ops::DerefMut;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 use std::time::Instant;
@@ -22,6 +24,82 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 /// The most bytes of a lock's file that say who holds it.
 const MAX_NOTE: usize = 128;
 
+/// Who else may have a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Nobody.
+    Alone,
+    /// Whoever shares it too.
+    Shared,
+}
+
+/// A file or directory that is open and locked, until this is dropped or its process dies.
+///
+/// The lock is given back then and there, also where another thread is starting a program at that moment: until that
+/// runs, it has all that is open here.
+#[derive(Debug)]
+#[must_use = "the lock is given back when this is dropped"]
+pub(crate) struct Locked<F: AsFd>(F);
+
+impl<F: AsFd> Locked<F> {
+    /// Takes the lock, if nobody has it.
+    pub(crate) fn alone(file: F) -> Result<Option<Locked<F>>, Errno> {
+        Ok(Locked::within(file, Sharing::Alone, Duration::ZERO)?.ok())
+    }
+
+    /// Takes the lock together with others who share it, if nobody has it alone.
+    pub(crate) fn shared(file: F) -> Result<Option<Locked<F>>, Errno> {
+        Ok(Locked::within(file, Sharing::Shared, Duration::ZERO)?.ok())
+    }
+
+    /// Takes the lock, waiting at most `limit` for others. If they have it still: the file, and how long that was.
+    pub(crate) fn within(
+        file: F,
+        sharing: Sharing,
+        limit: Duration,
+    ) -> Result<Result<Locked<F>, (F, Duration)>, Errno> {
+        let operation = match sharing {
+            Sharing::Alone => FlockOperation::NonBlockingLockExclusive,
+            Sharing::Shared => FlockOperation::NonBlockingLockShared,
+        };
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match rustix::fs::flock(&file, operation) {
+                Ok(()) => return Ok(Ok(Locked(file))),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+            let waited = start.elapsed();
+            if waited >= limit {
+                return Ok(Err((file, waited)));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+impl<F: AsFd> Deref for Locked<F> {
+    type Target = F;
+
+    fn deref(&self) -> &F {
+        &self.0
+    }
+}
+
+impl<F: AsFd> DerefMut for Locked<F> {
+    fn deref_mut(&mut self) -> &mut F {
+        &mut self.0
+    }
+}
+
+impl<F: AsFd> Drop for Locked<F> {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// A lock that is held until this is dropped, or its process dies.
 ///
 /// It is `flock`'s, on an open file: two handles in one process exclude each other as two processes do. The file
@@ -30,22 +108,20 @@ const MAX_NOTE: usize = 128;
 /// While it is held, the file says who holds it. That is for error messages only, and nothing is decided by it.
 #[derive(Debug)]
 #[must_use = "the lock is given back when this is dropped"]
-pub(crate) struct Lock(File);
+pub(crate) struct Lock(Locked<File>);
 
 impl Lock {
     /// Takes the lock on the file `name` in `dir`, waiting at most `limit` for others.
     pub(crate) fn acquire(dir: &Dir, name: &str, limit: Duration) -> Result<Lock> {
         let file = dir.file_to_write(name)?;
-        let fail = |error| Error::io("lock", &dir.path().join(name), error);
-        let locked = wait(limit, || match file.try_lock() {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(fail(error)),
-        })?;
-        if let Err(waited) = locked {
-            let holder = read_note(&file).and_then(|note| note.holder());
-            return Err(ErrorKind::Locked { path: dir.path().join(name), waited, holder }.into());
-        }
+        let fail = |error: Errno| Error::io("lock", &dir.path().join(name), error.into());
+        let file = match Locked::within(file, Sharing::Alone, limit).map_err(fail)? {
+            Ok(locked) => locked,
+            Err((file, waited)) => {
+                let holder = read_note(&file).and_then(|note| note.holder());
+                return Err(ErrorKind::Locked { path: dir.path().join(name), waited, holder }.into());
+            }
+        };
         // A full disk has no room for the note, and the lock is held all the same.
         let _ = file.write_all_at(Note::own().to_string().as_bytes(), 0);
         Ok(Lock(file))
@@ -62,46 +138,26 @@ impl Drop for Lock {
 /// A lock on a directory itself: nothing has to be made for it, so it can be had where the disk is full.
 #[derive(Debug)]
 #[must_use = "the lock is given back when this is dropped"]
-pub(crate) struct DirLock(#[expect(dead_code, reason = "held for its drop")] Dir);
+pub(crate) struct DirLock(#[expect(dead_code, reason = "held for its drop")] Locked<Dir>);
 
 impl DirLock {
     /// Takes the lock together with others who share it. `dir` must have been opened for this lock alone.
     pub(crate) fn shared(dir: Dir, limit: Duration) -> Result<DirLock> {
-        DirLock::acquire(dir, FlockOperation::NonBlockingLockShared, limit)
+        DirLock::acquire(dir, Sharing::Shared, limit)
     }
 
     /// Takes the lock alone. `dir` must have been opened for this lock alone.
     pub(crate) fn exclusive(dir: Dir, limit: Duration) -> Result<DirLock> {
-        DirLock::acquire(dir, FlockOperation::NonBlockingLockExclusive, limit)
+        DirLock::acquire(dir, Sharing::Alone, limit)
     }
 
-    fn acquire(dir: Dir, operation: FlockOperation, limit: Duration) -> Result<DirLock> {
-        let locked = wait(limit, || match rustix::fs::flock(&dir, operation) {
-            Ok(()) => Ok(true),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
-            Err(error) => Err(Error::io("lock", dir.path(), error.into())),
-        })?;
-        match locked {
-            Ok(()) => Ok(DirLock(dir)),
-            Err(waited) => Err(ErrorKind::Locked { path: dir.path().to_owned(), waited, holder: None }.into()),
+    fn acquire(dir: Dir, sharing: Sharing, limit: Duration) -> Result<DirLock> {
+        let path = dir.path().to_owned();
+        match Locked::within(dir, sharing, limit) {
+            Ok(Ok(locked)) => Ok(DirLock(locked)),
+            Ok(Err((_, waited))) => Err(ErrorKind::Locked { path, waited, holder: None }.into()),
+            Err(error) => Err(Error::io("lock", &path, error.into())),
         }
-    }
-}
-
-/// Tries until it succeeds or the time is over; then, how long that was.
-fn wait(limit: Duration, mut attempt: impl FnMut() -> Result<bool>) -> Result<Result<(), Duration>> {
-    let start = Instant::now();
-    let mut pause = FIRST_PAUSE;
-    loop {
-        if attempt()? {
-            return Ok(Ok(()));
-        }
-        let waited = start.elapsed();
-        if waited >= limit {
-            return Ok(Err(waited));
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -191,6 +247,21 @@ mod tests {
         drop(lock);
         assert_eq!(std::fs::read(scratch.path().join("lock")).unwrap(), b"");
         let _lock = Lock::acquire(&dir, "lock", SOON).unwrap();
+    }
+
+    /// P6: a program that is being started has all files that are open here; what it was not given, it does not keep.
+    #[test]
+    fn a_lock_is_given_back_whoever_has_the_file_open() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = Dir::open(scratch.path()).unwrap();
+        let open = || dir.file_to_write("lock").unwrap();
+        let held = Locked::alone(open()).unwrap().unwrap();
+        let copy = held.try_clone().unwrap();
+        assert!(Locked::shared(open()).unwrap().is_none());
+        drop(held);
+        let shared = [Locked::shared(open()).unwrap().unwrap(), Locked::shared(open()).unwrap().unwrap()];
+        assert!(Locked::alone(open()).unwrap().is_none());
+        drop((shared, copy));
     }
 
     /// Two open files of one directory exclude each other, in one process too.

@@ -18,6 +18,7 @@ use super::layout::OURS;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
+use crate::fs::lock::Locked;
 use crate::sync::lock;
 
 /// The most bytes of facts that are read at once; some 700,000 layers.
@@ -53,12 +54,9 @@ impl Store {
 
     fn append_fact(&self, line: &str) -> Result<()> {
         let ours = self.ours()?;
-        let mut file = ours.file_to_write(FACTS)?;
         let fail = |error| Error::io("write", &ours.path().join(FACTS), error);
-        if file.try_lock().is_err() {
-            // Somebody else keeps a fact at this moment. Ours can be counted again; waiting is not worth it.
-            return Ok(());
-        }
+        // If somebody else keeps a fact at this moment: ours can be counted again; waiting is not worth it.
+        let Ok(Some(mut file)) = Locked::alone(ours.file_to_write(FACTS)?) else { return Ok(()) };
         file.seek(SeekFrom::End(0)).map_err(fail)?;
         file.write_all(line.as_bytes()).map_err(fail)
     }

@@ -33,6 +33,7 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::fs::dir::is_file_of;
 use crate::fs::dir::modified;
+use crate::fs::lock::Locked;
 
 /// How long a turn of deleting keeps others waiting, about, and how many blobs it deletes at most.
 const TURN: Duration = Duration::from_millis(100);
@@ -293,8 +294,8 @@ impl<'a> Gc<'a> {
             if !is_file_of(&stat, size) || age(modified(&stat), self.now) < Some(self.options.expiry) {
                 continue;
             }
-            let Ok(file) = dir.file(&name) else { continue };
-            if file.try_lock().is_err() || !is_in(&dir, &name, &file)? {
+            let Ok(Ok(Some(file))) = dir.file(&name).map(Locked::alone) else { continue };
+            if !is_in(&dir, &name, &file)? {
                 continue;
             }
             if !self.options.dry_run {

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::fs::Permissions;
-use std::fs::TryLockError;
 use std::io;
 use std::io::Read;
 use std::io::Seek;
@@ -24,6 +23,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::fs::dir::Dir;
+use crate::fs::lock::Locked;
 use crate::media_type::MediaType;
 
 /// What is written to a blob's file at once where it is read back.
@@ -44,7 +44,7 @@ pub struct BlobWriter {
     dir: Dir,
     name: String,
     /// Locked for as long as it is open, so that no other process writes to it or clears it away.
-    file: File,
+    file: Locked<File>,
     hasher: Hasher,
     algorithm: Algorithm,
     written: u64,
@@ -72,13 +72,13 @@ impl Store {
                 Err(error) if is_taken(&error) => continue,
                 Err(error) => return Err(error),
             };
-            match file.try_lock() {
-                Ok(()) if is_in(&dir, &name, &file)? => return self.start(dir, name, file, algorithm, false),
+            match Locked::alone(file) {
+                Ok(Some(file)) if is_in(&dir, &name, &file)? => return self.start(dir, name, file, algorithm, false),
                 // Somebody who clears up was faster.
-                Ok(()) | Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => {
+                Ok(_) => {}
+                Err(error) => {
                     dir.remove(&name)?;
-                    return Err(Error::io("lock", &dir.path().join(&name), error));
+                    return Err(Error::io("lock", &dir.path().join(&name), error.into()));
                 }
             }
         }
@@ -99,12 +99,11 @@ impl Store {
         let dir = self.partial_dir()?;
         let name = format!("{algorithm}-{}", promise.digest.hex());
         loop {
-            let file = dir.file_to_write(&name)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return self.writer(algorithm),
-                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &dir.path().join(&name), error)),
-            }
+            let file = match Locked::alone(dir.file_to_write(&name)?) {
+                Ok(Some(file)) => file,
+                Ok(None) => return self.writer(algorithm),
+                Err(error) => return Err(Error::io("lock", &dir.path().join(&name), error.into())),
+            };
             // Between opening and locking, the holder before us may have committed or cleared the file away.
             if is_in(&dir, &name, &file)? {
                 let mut writer = self.start(dir, name, file, algorithm, true)?;
@@ -128,7 +127,14 @@ impl Store {
         Ok(bytes)
     }
 
-    fn start(&self, dir: Dir, name: String, file: File, algorithm: Algorithm, keep: bool) -> Result<BlobWriter> {
+    fn start(
+        &self,
+        dir: Dir,
+        name: String,
+        file: Locked<File>,
+        algorithm: Algorithm,
+        keep: bool,
+    ) -> Result<BlobWriter> {
         let hasher = Hasher::new(algorithm);
         let (store, written, begun, published, arrival) = (self.clone(), 0, 0, false, None);
         Ok(BlobWriter { store, dir, name, file, hasher, algorithm, written, begun, keep, published, arrival })
@@ -358,11 +364,10 @@ impl Parked {
     pub(crate) fn reopen(mut self) -> Result<BlobWriter> {
         let dir = self.store.partial_dir()?;
         let name = std::mem::take(&mut self.name);
-        let file = dir.file_to_write(&name)?;
-        match file.try_lock() {
-            Ok(()) if is_in(&dir, &name, &file)? => {}
+        let file = match Locked::alone(dir.file_to_write(&name)?) {
+            Ok(Some(file)) if is_in(&dir, &name, &file)? => file,
             _ => return Err(Error::not_found(format!("blob {}, which was set aside,", self.digest))),
-        }
+        };
         let mut writer = self.store.start(dir, name, file, self.digest.algorithm(), false)?;
         writer.take_up(self.size)?;
         Ok(writer)

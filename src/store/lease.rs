@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fs::File;
-use std::fs::TryLockError;
 use std::io;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -32,6 +31,7 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::dir::Dir;
 use crate::fs::lock::DirLock;
+use crate::fs::lock::Locked;
 use crate::sync::lock;
 
 /// The most bytes of one lease: some 700,000 blobs.
@@ -51,7 +51,7 @@ pub(super) struct Lease {
 #[derive(Debug)]
 struct Pinned {
     /// Locked for as long as it is open.
-    file: File,
+    file: Locked<File>,
     lines: HashSet<String>,
     length: u64,
 }
@@ -166,14 +166,16 @@ impl Lease {
                 Err(error) if is_taken(&error) => continue,
                 Err(error) => return Err(error),
             };
-            let lock = file.try_lock();
-            if lock.is_ok() && is_in(&dir, &name, &file)? {
-                let pinned = Mutex::new(Pinned { file, lines: HashSet::new(), length: 0 });
-                return Ok(Lease { dir, name, strict, pinned });
-            }
-            dir.remove(&name)?;
-            if let Err(TryLockError::Error(error)) = lock {
-                return Err(Error::io("lock", &dir.path().join(&name), error));
+            match Locked::alone(file) {
+                Ok(Some(file)) if is_in(&dir, &name, &file)? => {
+                    let pinned = Mutex::new(Pinned { file, lines: HashSet::new(), length: 0 });
+                    return Ok(Lease { dir, name, strict, pinned });
+                }
+                Ok(_) => dir.remove(&name)?,
+                Err(error) => {
+                    dir.remove(&name)?;
+                    return Err(Error::io("lock", &dir.path().join(&name), error.into()));
+                }
             }
         }
     }
@@ -233,7 +235,7 @@ impl Leases {
         };
         let path = dir.path().join(&name);
         let fail = |error| Error::io("read", &path, error);
-        let is_live = file.try_lock().is_err();
+        let is_live = !matches!(Locked::shared(&file), Ok(Some(_)));
         let is_old = age(file.metadata().and_then(|stat| stat.modified()).map_err(fail)?, now) >= Some(expiry);
         if !is_live && is_old {
             self.expired.push(name);
@@ -276,7 +278,8 @@ impl Leases {
             Err(error) if error.is_not_found() => return Ok(false),
             Err(error) => return Err(error),
         };
-        if file.try_lock().is_err() || !is_in(&dir, name, &file)? {
+        let Ok(Some(file)) = Locked::alone(file) else { return Ok(false) };
+        if !is_in(&dir, name, &file)? {
             return Ok(false);
         }
         dir.remove(name)?;

@@ -25,6 +25,7 @@ use crate::error::Result;
 use crate::fs::aside;
 use crate::fs::dir::Dir;
 use crate::fs::lock::DirLock;
+use crate::fs::lock::Locked;
 use crate::fs::remove;
 use crate::fs::remove::Nothing;
 use crate::manifest::Config;
@@ -212,7 +213,8 @@ impl Collector<'_> {
             Err(error) => return Err(error),
         };
         let alone = self.dir.again().and_then(|dir| DirLock::exclusive(dir, Duration::ZERO));
-        if alone.is_err() || file.try_lock().is_err() || !is_in(self.dir, &name, &file)? {
+        let Ok(Some(file)) = Locked::alone(file) else { return Ok(None) };
+        if alone.is_err() || !is_in(self.dir, &name, &file)? {
             return Ok(None);
         }
         // Now nobody can begin to use it; who began before has a record of that by now.
