@@ -30,6 +30,7 @@ use crate::changeset::ground::Ground;
 use crate::changeset::ground::Parent;
 use crate::changeset::overlay::Namespace;
 use crate::changeset::overlay::Overlay;
+use crate::changeset::report::Report;
 use crate::changeset::report::SkippedPart;
 use crate::changeset::report::Unpacked;
 use crate::changeset::report::to_path;
@@ -50,8 +51,6 @@ use crate::fs::rooted::Rooted;
 const NEW: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const NODE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// No layer may have a name that begins so.
-const ASIDE: &[u8] = b".wh..layercake-link";
 
 /// Where an entry goes.
 struct Place<'a> {
@@ -65,7 +64,7 @@ struct Place<'a> {
 pub(crate) struct Applier<'a> {
     options: &'a Options<'a>,
     ground: Ground,
-    report: Unpacked,
+    report: Report,
     /// Where entries would be that were left out: hard links to them are left out too.
     left_out: HashSet<Vec<u8>>,
     /// The size of all files so far, holes counted.
@@ -95,7 +94,7 @@ impl<'a> Applier<'a> {
         // Where no layer says whose a directory is, it is root's; or nobody's else, where root has no number.
         let implied = options.ownership.owner(0, 0).unwrap_or(None);
         let ground = Ground::new(root, overlay, implied, options.limits.path_bytes)?;
-        Ok(Applier { options, ground, report: Unpacked::default(), left_out: HashSet::new(), claimed: 0 })
+        Ok(Applier { options, ground, report: Report::default(), left_out: HashSet::new(), claimed: 0 })
     }
 
     /// Goes on with what was done elsewhere, to the layers below: it is counted, reported and remembered too.
@@ -107,8 +106,8 @@ impl<'a> Applier<'a> {
     /// Goes on with what was done at another time, to the layers below: so many entries and bytes, and what was left
     /// out.
     pub(crate) fn remembering(mut self, entries: u64, bytes: u64, left_out: HashSet<Vec<u8>>) -> Applier<'a> {
-        self.report.entries = entries;
-        self.report.bytes = bytes;
+        self.report.done.entries = entries;
+        self.report.done.bytes = bytes;
         Applier { left_out, claimed: bytes, ..self }
     }
 
@@ -119,7 +118,7 @@ impl<'a> Applier<'a> {
 
     /// What was done so far.
     pub(crate) fn report(&self) -> &Unpacked {
-        &self.report
+        &self.report.done
     }
 
     /// Where things would be that were left out.
@@ -131,7 +130,7 @@ impl<'a> Applier<'a> {
 
     /// What was done in all.
     pub(crate) fn into_report(self) -> Unpacked {
-        self.report
+        self.report.done
     }
 
     /// Brings what was done to the disk, with all of the file system that the root lies on.
@@ -148,8 +147,8 @@ impl<'a> Applier<'a> {
         while let Some(entry) = entries.next_named()? {
             self.options.cancel.check()?;
             self.take(&entry, entries.tape(), tell).map_err(|error| at_path(error, &entry.raw.path))?;
-            self.report.entries += 1;
-            tell(&self.report);
+            self.report.done.entries += 1;
+            tell(&self.report.done);
         }
         self.end()
     }
@@ -308,9 +307,9 @@ impl<'a> Applier<'a> {
                 }
                 tape.consume(count);
                 offset += count as u64;
-                self.report.bytes += count as u64;
+                self.report.done.bytes += count as u64;
                 self.options.cancel.check()?;
-                tell(&self.report);
+                tell(&self.report.done);
             }
         }
         if entry.sparse.is_some() {
@@ -417,11 +416,13 @@ impl<'a> Applier<'a> {
             let link = |folder: &Folder| rustix::fs::linkat(from, target, folder, name, AtFlags::empty());
             return self.ground.make(parent, name, link).map(drop);
         }
-        // What is in the way may have the target in it: the link is made aside before that goes.
-        let link = |folder: &Folder| rustix::fs::linkat(from, target, folder, ASIDE, AtFlags::empty());
-        self.ground.make(parent, ASIDE, link)?;
+        // What is in the way may have the target in it: the link is made aside before that goes. A layer may have
+        // directories of any name.
+        let aside = format!(".wh..layercake-{:016x}", fastrand::u64(..));
+        let link = |folder: &Folder| rustix::fs::linkat(from, target, folder, &aside, AtFlags::empty());
+        self.ground.make(parent, aside.as_bytes(), link)?;
         self.ground.clear_away(parent, name)?;
-        rustix::fs::renameat(parent, ASIDE, parent, name)
+        rustix::fs::renameat(parent, &aside, parent, name)
             .map_err(|error| self.ground.error("link", parent, name, error))
     }
 
@@ -432,6 +433,8 @@ impl<'a> Applier<'a> {
             // It took the place of what lies below, for all that it is not there.
             self.ground.whiteout(&place)?;
         }
+        // By way of a short link it may be much longer than what was reported.
+        self.report.keep(place.len() as u64)?;
         self.left_out.insert(place);
         Ok(false)
     }

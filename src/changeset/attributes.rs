@@ -1,10 +1,9 @@
 //! Owner, extended attributes, mode and times, in this order: a change of owner takes setuid and capabilities away,
 //! and every other change moves the times.
 
-use std::ffi::OsStr;
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::AtFlags;
 use rustix::fs::Gid;
@@ -18,8 +17,8 @@ use rustix::io::Errno;
 
 use crate::changeset::Layout;
 use crate::changeset::Ownership;
+use crate::changeset::report::Report;
 use crate::changeset::report::SkippedPart;
-use crate::changeset::report::Unpacked;
 use crate::changeset::tape::RawEntry;
 use crate::changeset::tape::Timestamp;
 use crate::error::Error;
@@ -102,8 +101,12 @@ impl Made<'_> {
     /// Removes the extended attributes that the layer did not name; the host's and overlayfs' own stay.
     pub(super) fn keep_xattrs(&self, kept: &[(Vec<u8>, Vec<u8>)]) {
         let names = xattr_names(self.fd).unwrap_or_default();
+        if names.is_empty() {
+            return;
+        }
+        let kept: HashSet<&[u8]> = kept.iter().map(|(name, _)| &name[..]).collect();
         for name in names {
-            let stays = kept.iter().any(|(kept, _)| *kept == name) || is_hosts(&name) || is_overlays(&name);
+            let stays = kept.contains(&name[..]) || is_hosts(&name) || is_overlays(&name);
             if !stays {
                 // One that may not be removed is one that was not set either.
                 let _ = rustix::fs::removexattr(handle(self.fd), &name[..]);
@@ -202,7 +205,7 @@ pub(super) fn set_owner_and_xattrs(
     path: &[u8],
     owner: Owner,
     layout: Layout,
-    report: &mut Unpacked,
+    report: &mut Report,
 ) -> Result<(), Failure> {
     made.set_owner(owner).map_err(|error| Failure::Os("change the owner of", error))?;
     for (name, value) in &entry.xattrs {
@@ -213,8 +216,7 @@ pub(super) fn set_owner_and_xattrs(
             name => made.set_xattr(name, value).map_err(|error| error.to_string()),
         };
         if let Err(reason) = result {
-            let name = OsStr::from_bytes(name).to_string_lossy().into_owned();
-            report.skip(path, SkippedPart::Xattr(name), reason)?;
+            report.skip(path, SkippedPart::xattr(name), reason)?;
         }
     }
     for key in &entry.not_applied {
@@ -224,7 +226,7 @@ pub(super) fn set_owner_and_xattrs(
 }
 
 /// Sets what comes last.
-pub(super) fn set_times(made: &Made<'_>, mtime: Timestamp, path: &[u8], report: &mut Unpacked) -> Result<(), Failure> {
+pub(super) fn set_times(made: &Made<'_>, mtime: Timestamp, path: &[u8], report: &mut Report) -> Result<(), Failure> {
     made.set_times(mtime).map_err(|error| Failure::Os("set the times of", error))?;
     if !made.has_time(mtime) {
         skip_time(path, report)?;
@@ -233,7 +235,7 @@ pub(super) fn set_times(made: &Made<'_>, mtime: Timestamp, path: &[u8], report: 
 }
 
 /// Reports a time that the file system did not keep.
-pub(super) fn skip_time(path: &[u8], report: &mut Unpacked) -> Result<()> {
+pub(super) fn skip_time(path: &[u8], report: &mut Report) -> Result<()> {
     report.skip(path, SkippedPart::Modified, "the file system cannot hold it")
 }
 

@@ -58,6 +58,7 @@ impl Ground {
         let (directory, inode) = self.open_directory(&parent, name)?;
         found.copy_owner_and_xattrs(&Made::new(&directory)).map_err(|error| found.fail(error))?;
         self.inherits |= attributes::hands_on(directory.as_fd());
+        self.is_new(inode);
         self.note(inode, folder.join(name), found.stat.st_mode & 0o7777, found.mtime())
     }
 

@@ -14,21 +14,24 @@ use crate::fs::rooted::Folder;
 use crate::fs::rooted::Rooted;
 use crate::fs::to_path;
 
-/// No layer has a name that begins so. The others are what the first may be taken for.
-const PROBE: &str = ".wh..layercake-Probe-\u{e9}";
-const SPELLINGS: [&str; 2] = [".wh..layercake-pROBE-\u{e9}", ".wh..layercake-Probe-e\u{301}"];
+/// How the name of a probe ends, and what that may be taken for.
+const PROBE: &str = "Probe-\u{e9}";
+const SPELLINGS: [&str; 2] = ["pROBE-\u{e9}", "Probe-e\u{301}"];
 
 /// Whether the file system folds names.
 pub(super) fn folds(root: &Folder) -> Result<bool, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(root, PROBE, flags, Mode::RUSR) {
-        Ok(_) | Err(Errno::EXIST) => {}
+    // A layer may have directories of any name.
+    let random = fastrand::u64(..);
+    let name = |end: &str| format!(".wh..layercake-{random:016x}-{end}");
+    match rustix::fs::openat(root, name(PROBE), flags, Mode::RUSR) {
+        Ok(_) => {}
         // It does not even know the letters; or may not be written at all, which will be said of something better.
         Err(_) => return Ok(false),
     }
-    let found = |name: &str| rustix::fs::statat(root, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-    let folds = SPELLINGS.iter().any(|name| found(name));
-    rustix::fs::unlinkat(root, PROBE, AtFlags::empty())?;
+    let found = |end: &str| rustix::fs::statat(root, name(end), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    let folds = SPELLINGS.iter().any(|end| found(end));
+    rustix::fs::unlinkat(root, name(PROBE), AtFlags::empty())?;
     Ok(folds)
 }
 

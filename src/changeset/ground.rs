@@ -96,6 +96,9 @@ struct Pending {
 ///
 /// Of each name there is a hash of its directory's inode and itself, keyed so that nobody can choose two that are
 /// one. They go with their directory, whose inode may be used again.
+///
+/// Beside them stand the directories in which nothing of the layers below is left, under a name that nothing can have:
+/// a layer may say a thousand times that a directory is opaque, and would have a thousand files in it looked at each time.
 #[derive(Debug, Default)]
 struct Marks {
     hashes: HashSet<u64>,
@@ -105,6 +108,10 @@ struct Marks {
 impl Marks {
     fn hash(&self, directory: Inode, name: &[u8]) -> u64 {
         self.key.hash_one((directory, name))
+    }
+
+    fn emptied(&self, directory: Inode) -> u64 {
+        self.hash(directory, b"/")
     }
 }
 
@@ -153,16 +160,21 @@ impl Ground {
         Ok(ground)
     }
 
-    /// Makes the root what a directory is that no layer describes.
+    /// Makes the root what it is in the layers below, or what a directory is that no layer describes.
     pub(super) fn describe_root(&mut self) -> Result<()> {
         let root = self.parent(b"")?;
         let (directory, inode) = self.open_directory(&root, b".")?;
         let made = Made::new(&directory);
         made.drop_inherited();
-        made.set_owner(self.implied_owner).map_err(|error| self.error("change the owner of", &root, b"", error))?;
-        self.inherits = false;
         self.is_found = false;
-        self.note(inode, Vec::new(), IMPLIED_MODE, IMPLIED_TIME)
+        let fail = |error| self.error("change the owner of", &root, b"", error);
+        let below = self.overlay.as_ref().map_or(Ok(None), |overlay| overlay.copy_root(&made))?;
+        if below.is_none() {
+            made.set_owner(self.implied_owner).map_err(fail)?;
+        }
+        self.inherits = below.is_some() && attributes::hands_on(directory.as_fd());
+        let (mode, mtime) = below.unwrap_or((IMPLIED_MODE, IMPLIED_TIME));
+        self.note(inode, Vec::new(), mode, mtime)
     }
 
     /// Brings all of the file system that the root lies on to the disk.
@@ -235,6 +247,21 @@ impl Ground {
     pub(super) fn mark(&mut self, parent: &Parent, name: &[u8]) -> bool {
         let hash = self.marks.hash(parent.inode, name);
         !self.marks.hashes.insert(hash)
+    }
+
+    /// Whether nothing of the layers below is left in a directory, as a whiteout of this layer found.
+    pub(super) fn is_emptied(&self, directory: Inode) -> bool {
+        self.marks.hashes.contains(&self.marks.emptied(directory))
+    }
+
+    /// Nothing of the layers below is left in a directory.
+    pub(super) fn set_emptied(&mut self, directory: Inode) {
+        self.marks.hashes.insert(self.marks.emptied(directory));
+    }
+
+    /// A directory that was made just now is not the one that had its inode before.
+    pub(super) fn is_new(&mut self, directory: Inode) {
+        self.marks.hashes.remove(&self.marks.emptied(directory));
     }
 
     /// Ends a layer: its names are no longer the newest, and its directories are what they are to be.
@@ -340,7 +367,7 @@ impl Ground {
         }
         self.touch(parent)?;
         self.here = None;
-        let mut keeper = Marked { marks: &self.marks, pending: &mut self.pending, owner: self.implied_owner };
+        let mut keeper = Marked { marks: &mut self.marks, pending: &mut self.pending, owner: self.implied_owner };
         let hidden = match name {
             Some(name) => remove::remove(parent.as_fd(), name, &mut keeper),
             None => remove::clear(parent.as_fd(), &mut keeper),
@@ -358,6 +385,7 @@ impl Ground {
         Made::new(&directory)
             .set_owner(self.implied_owner)
             .map_err(|error| self.error("change the owner of", &parent, name, error))?;
+        self.is_new(inode);
         self.note(inode, folder.join(name), IMPLIED_MODE, IMPLIED_TIME)
     }
 
@@ -382,7 +410,7 @@ impl Ground {
     pub(super) fn look(&self, folder: &Folder, name: &[u8]) -> Result<Option<Stat>> {
         match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(None),
             Err(error) => Err(self.rooted.error("look at", &folder.join(name), error)),
         }
     }
@@ -487,7 +515,7 @@ impl Keeper for Forgetting<'_> {
 
 /// Keeps what this layer made.
 struct Marked<'a> {
-    marks: &'a Marks,
+    marks: &'a mut Marks,
     pending: &'a mut HashMap<Inode, Pending>,
     owner: Owner,
 }
@@ -495,6 +523,15 @@ struct Marked<'a> {
 impl Keeper for Marked<'_> {
     fn keeps(&mut self, directory: Inode, name: &[u8]) -> bool {
         self.marks.hashes.contains(&self.marks.hash(directory, name))
+    }
+
+    fn is_done(&self, directory: Inode) -> bool {
+        self.marks.hashes.contains(&self.marks.emptied(directory))
+    }
+
+    /// From now on, only this layer puts something there.
+    fn done(&mut self, directory: Inode) {
+        self.marks.hashes.insert(self.marks.emptied(directory));
     }
 
     /// As if the lower layer's had been removed, and this one made again for what is in it: whichever came first.

@@ -14,11 +14,13 @@ use rustix::io::Errno;
 use crate::changeset::ground::Ground;
 use crate::changeset::ground::Parent;
 use crate::changeset::overlay::Found;
+use crate::changeset::overlay::Overlay;
 use crate::changeset::overlay::Seen;
 use crate::changeset::whiteout::join;
 use crate::changeset::whiteout::split;
 use crate::error::Result;
 use crate::fs::remove::handle;
+use crate::fs::rooted::Inode;
 use crate::fs::rooted::MAX_LINKS;
 use crate::fs::rooted::push;
 
@@ -28,7 +30,7 @@ impl Ground {
         let (parent, name) = split(path);
         let Some(parent) = self.resolve(parent)? else { return Ok(()) };
         let path = join(&parent, name);
-        let Some(overlay) = &self.overlay else { return Ok(()) };
+        let Some(overlay) = self.overlay.as_ref().filter(|_| can_be(&path)) else { return Ok(()) };
         let is_gone = overlay.knows_below() && overlay.below(&path)?.is_none();
         if self.is_blocked(&parent)? {
             return Ok(());
@@ -54,11 +56,11 @@ impl Ground {
     /// Makes a directory hide what lies below it.
     pub(super) fn opaque(&mut self, path: &[u8]) -> Result<()> {
         let Some(path) = self.resolve(path)? else { return Ok(()) };
-        let Some(overlay) = &self.overlay else { return Ok(()) };
+        let Some(overlay) = self.overlay.as_ref().filter(|_| can_be(&path)) else { return Ok(()) };
         if path.is_empty() && overlay.knows_below() {
             // overlayfs looks for the attribute everywhere but at the root.
-            let names = overlay.names_below()?;
-            return names.iter().try_for_each(|name| self.whiteout(name));
+            let root = self.parent(b"")?.inode;
+            return if self.is_emptied(root) { Ok(()) } else { self.empty_root(root) };
         }
         let is_directory = |found: Found| found.kind() == FileType::Directory;
         let is_gone = overlay.knows_below() && !overlay.below(&path)?.is_some_and(is_directory);
@@ -75,6 +77,14 @@ impl Ground {
             .make_opaque(&directory.folder)
             .map_err(|error| self.rooted.error("set an attribute of", &path, error))?;
         self.hide(&directory, None)
+    }
+
+    /// Marks each name that the layers below have in their roots as removed.
+    fn empty_root(&mut self, root: Inode) -> Result<()> {
+        let names = self.overlay.as_ref().map(Overlay::names_below).transpose()?.unwrap_or_default();
+        names.iter().try_for_each(|name| self.whiteout(name))?;
+        self.set_emptied(root);
+        Ok(())
     }
 
     /// Makes a directory hide what lies below it: something else of its name did, in this layer.
@@ -175,4 +185,9 @@ impl Ground {
         }
         Ok(false)
     }
+}
+
+/// Whether anything can have this path: no name is longer (`NAME_MAX`).
+fn can_be(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').all(|name| name.len() <= 255)
 }

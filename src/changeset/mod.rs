@@ -136,6 +136,7 @@ pub(crate) use pack::pack_tree_to;
 pub use report::Skipped;
 pub use report::SkippedPart;
 pub use report::Unpacked;
+pub(crate) use report::check_bytes;
 pub(crate) use report::to_path;
 pub(crate) use stack::CopyMethod;
 pub(crate) use stack::Stack;

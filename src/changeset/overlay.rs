@@ -152,8 +152,8 @@ impl Overlay {
         while let Some(name) = components.next() {
             let stat = match rustix::fs::statat(&here, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
-                Err(Errno::NOENT) if opaque => return Ok(Seen::Hidden),
-                Err(Errno::NOENT) => return Ok(Seen::Nothing),
+                Err(Errno::NOENT | Errno::NAMETOOLONG) if opaque => return Ok(Seen::Hidden),
+                Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Seen::Nothing),
                 Err(error) => return Err(fail(error)),
             };
             if self.is_whiteout(&here, name, &stat) {
@@ -169,6 +169,18 @@ impl Overlay {
             opaque |= self.is_opaque(&here);
         }
         Ok(Seen::Nothing)
+    }
+
+    /// Gives a root the owner and the attributes that it has in the layers below, as far as these are known. Returns its
+    /// mode and time there.
+    pub(super) fn copy_root(&self, made: &Made<'_>) -> Result<Option<(u32, Timestamp)>> {
+        let Some(top) = self.lower.iter().flatten().next() else { return Ok(None) };
+        let root = top.root()?;
+        let copied = rustix::fs::fstat(&root).and_then(|stat| {
+            attributes::copy_owner_and_xattrs(root.as_fd(), &stat, made, is_own)?;
+            Ok((stat.st_mode & 0o7777, mtime(&stat)))
+        });
+        copied.map(Some).map_err(|error| top.error("copy the attributes of", b"", error))
     }
 
     /// The names in the roots of the layers below.
@@ -199,16 +211,13 @@ impl Found {
     }
 
     pub(super) fn mtime(&self) -> Timestamp {
-        let nanoseconds = u32::try_from(self.stat.st_mtime_nsec).unwrap_or(0);
-        Timestamp { seconds: self.stat.st_mtime, nanoseconds }
+        mtime(&self.stat)
     }
 
     /// Sets owner and extended attributes of a copy, except for overlayfs' own.
     pub(super) fn copy_owner_and_xattrs(&self, made: &Made<'_>) -> Result<(), Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let original = rustix::fs::openat(&self.folder, &self.name[..], flags, Mode::empty())?;
-        // What images have of this kind has a name with another `overlay.` here.
-        let is_own = |name: &[u8]| attributes::is_overlays(name) && !name.windows(16).any(|w| w == b"overlay.overlay.");
         attributes::copy_owner_and_xattrs(original.as_fd(), &self.stat, made, is_own)
     }
 
@@ -219,6 +228,15 @@ impl Found {
         io::copy(&mut File::from(original.map_err(|error| self.fail(error))?), &mut copy)?;
         Ok(copy.into())
     }
+}
+
+fn mtime(stat: &Stat) -> Timestamp {
+    Timestamp { seconds: stat.st_mtime, nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) }
+}
+
+/// Whether an attribute is overlayfs' own here. What images have of this kind has a name with another `overlay.`.
+fn is_own(name: &[u8]) -> bool {
+    attributes::is_overlays(name) && !name.windows(16).any(|window| window == b"overlay.overlay.")
 }
 
 fn list(folder: &Folder) -> Result<Vec<Vec<u8>>, Errno> {

@@ -14,6 +14,10 @@ use crate::error::printable;
 
 /// A list of more would be no list any more, and takes memory.
 const MAX_REPORTED: u64 = 100_000;
+/// So much memory the list may take, names and all: 335 bytes for each of so many things.
+const MAX_REPORTED_BYTES: u64 = 32 << 20;
+/// The most characters of an attribute's name. No file system has longer names (`XATTR_NAME_MAX`), but layers do: a MiB.
+const MAX_NAME: usize = 255;
 
 /// What was done.
 #[non_exhaustive]
@@ -48,7 +52,7 @@ pub struct Skipped {
 pub enum SkippedPart {
     /// All of it: a device that may not be made, or a link to one.
     Entry,
-    /// An extended attribute: its name.
+    /// An extended attribute: its name; the beginning of it if it is longer than any can be, 255 bytes.
     Xattr(String),
     /// The time of change, which the file system cannot hold.
     Modified,
@@ -61,31 +65,71 @@ impl fmt::Display for Skipped {
         let path = printable(&self.path.to_string_lossy(), 4096);
         match &self.what {
             SkippedPart::Entry => write!(f, "{path}: {}", self.reason),
-            SkippedPart::Xattr(name) => write!(f, "{path}: attribute {name}: {}", self.reason),
+            SkippedPart::Xattr(name) => {
+                write!(f, "{path}: attribute {}: {}", printable(name, MAX_NAME + 1), self.reason)
+            }
             SkippedPart::Modified => write!(f, "{path}: time of change: {}", self.reason),
             SkippedPart::Record(key) => write!(f, "{path}: record {key}: {}", self.reason),
         }
     }
 }
 
-impl Unpacked {
+/// What was done so far, and how much there is to say of it.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) done: Unpacked,
+    /// The memory that the lists take.
+    bytes: u64,
+}
+
+impl Report {
     pub(crate) fn skip(&mut self, path: &[u8], what: SkippedPart, reason: impl fmt::Display) -> Result<()> {
-        self.skipped.push(Skipped { path: to_path(path), what, reason: reason.to_string() });
-        self.check_length()
+        let skipped = Skipped { path: to_path(path), what, reason: reason.to_string() };
+        let bytes = skipped.bytes();
+        self.done.skipped.push(skipped);
+        self.keep(bytes)
     }
 
     pub(crate) fn duplicate(&mut self, path: &[u8]) -> Result<()> {
-        self.duplicates.push(to_path(path));
-        self.check_length()
+        self.done.duplicates.push(to_path(path));
+        self.keep((size_of::<PathBuf>() + path.len()) as u64)
     }
 
-    fn check_length(&self) -> Result<()> {
-        if (self.skipped.len() + self.duplicates.len()) as u64 > MAX_REPORTED {
+    /// Counts so many bytes that are kept for as long as this is. Fails if there is too much by now.
+    pub(crate) fn keep(&mut self, bytes: u64) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if (self.done.skipped.len() + self.done.duplicates.len()) as u64 > MAX_REPORTED {
             return Err(Error::limit(Limit::Reported, MAX_REPORTED));
         }
-        Ok(())
+        check_bytes(self.bytes)
     }
+}
 
+/// Fails if lists take more memory than they may.
+pub(crate) fn check_bytes(bytes: u64) -> Result<()> {
+    if bytes > MAX_REPORTED_BYTES { Err(Error::limit(Limit::ReportedBytes, MAX_REPORTED_BYTES)) } else { Ok(()) }
+}
+
+impl Skipped {
+    /// The memory that it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let name = match &self.what {
+            SkippedPart::Entry | SkippedPart::Modified => 0,
+            SkippedPart::Xattr(name) | SkippedPart::Record(name) => name.len(),
+        };
+        (size_of::<Skipped>() + self.path.as_os_str().len() + name + self.reason.len()) as u64
+    }
+}
+
+impl SkippedPart {
+    /// An attribute, whatever a layer calls it.
+    pub(super) fn xattr(name: &[u8]) -> SkippedPart {
+        let shown = String::from_utf8_lossy(&name[..name.len().min(MAX_NAME)]);
+        SkippedPart::Xattr(if name.len() > MAX_NAME { format!("{shown}…") } else { shown.into_owned() })
+    }
+}
+
+impl Unpacked {
     /// Fails if the options are strict and anything is reported.
     pub(crate) fn check(&self, options: &Options<'_>) -> Result<()> {
         if !options.strict || self.skipped.is_empty() && self.duplicates.is_empty() {

@@ -42,6 +42,8 @@ pub enum Limit {
     SparseSegments,
     /// How many things are reported that could not be applied, or came twice.
     Reported,
+    /// The bytes of memory that such a list takes, or of the file that it is written to.
+    ReportedBytes,
 }
 
 impl fmt::Display for Limit {
@@ -65,6 +67,7 @@ impl fmt::Display for Limit {
             Limit::ExtensionSize => "bytes of an extended header",
             Limit::SparseSegments => "pieces of a sparse file",
             Limit::Reported => "number of things left out",
+            Limit::ReportedBytes => "bytes of the list of things left out",
         })
     }
 }

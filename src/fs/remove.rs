@@ -27,6 +27,14 @@ pub(crate) trait Keeper {
 
     /// A directory stays only because something in it does.
     fn remains(&mut self, directory: BorrowedFd<'_>) -> Result<(), Errno>;
+
+    /// Whether all that is left in a directory stays, as is known already: it is not looked into again.
+    fn is_done(&self, _directory: Inode) -> bool {
+        false
+    }
+
+    /// A directory stays, and all that is left in it.
+    fn done(&mut self, _directory: Inode) {}
 }
 
 /// Keeps nothing.
@@ -75,11 +83,13 @@ struct Level {
     kept: bool,
     /// Whether something in it stays.
     occupied: bool,
+    /// Whether all of it is looked at, and not only one name.
+    whole: bool,
 }
 
 impl Level {
     fn new(inode: Inode, name: Vec<u8>, kept: bool) -> Level {
-        Level { inode, name, ahead: Vec::new(), kept, occupied: false }
+        Level { inode, name, ahead: Vec::new(), kept, occupied: false, whole: false }
     }
 }
 
@@ -104,6 +114,9 @@ impl Walk<'_> {
             if !level.kept && level.occupied {
                 self.keeper.remains(here.as_fd())?;
             }
+            if level.whole && (level.kept || level.occupied) {
+                self.keeper.done(level.inode);
+            }
             let Some(above) = self.levels.last_mut() else { break };
             here = rustix::fs::openat(&here, "..", LISTED, Mode::empty()).or_else(|error| match error {
                 Errno::ACCESS => rustix::fs::openat(&here, "..", PLACE, Mode::empty()),
@@ -126,13 +139,20 @@ impl Walk<'_> {
 
     /// Removes what can be removed at once of a directory, and notes what directories there are.
     fn enter(&mut self, directory: &OwnedFd, name: Vec<u8>, kept: bool) -> Result<(), Errno> {
-        self.levels.push(Level::new(Inode::of(&rustix::fs::fstat(directory)?), name, kept));
+        let inode = Inode::of(&rustix::fs::fstat(directory)?);
+        let is_done = self.keeper.is_done(inode);
+        self.levels.push(Level { whole: true, ..Level::new(inode, name, kept) });
         for entry in rustix::fs::Dir::read_from(directory)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if !matches!(name, b"." | b"..") {
-                self.remove_one(directory.as_fd(), name, entry.file_type())?;
+            if matches!(name, b"." | b"..") {
+                continue;
             }
+            if is_done && let Some(level) = self.levels.last_mut() {
+                level.occupied = true;
+                return Ok(());
+            }
+            self.remove_one(directory.as_fd(), name, entry.file_type())?;
         }
         Ok(())
     }
@@ -143,7 +163,7 @@ impl Walk<'_> {
         let kind = match kind {
             FileType::Unknown => match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(()),
                 Err(error) => return Err(error),
             },
             kind => kind,

@@ -226,7 +226,8 @@ impl Rooted {
                     walker.entered(here, name)?;
                     return Ok(Step::Into(fd));
                 }
-                Err(Errno::NOENT) => walker.missing(here, name)?,
+                // What is too long to be a name is nobody's.
+                Err(Errno::NOENT | Errno::NAMETOOLONG) => walker.missing(here, name)?,
                 Err(Errno::ACCESS) if walker.locked(here)? => Turn::Again,
                 Err(Errno::NOTDIR | Errno::LOOP) => match rustix::fs::readlinkat(here, name, Vec::new()) {
                     Ok(target) => Turn::Link(target.into_bytes()),

@@ -12,11 +12,12 @@ use crate::changeset::SkippedPart;
 use crate::changeset::to_path;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::path_of_text;
 use crate::fs::path_to_text;
 
-/// More than the longest list of things that were left out.
+/// More than the longest list of things that were left out: no byte of a name becomes more than six here.
 const MAX_RECORD: u64 = 256 << 20;
 
 /// That a layer is unpacked whole, and what was noted of it and those below.
@@ -80,7 +81,18 @@ impl Record {
         }))
     }
 
+    /// The memory that its lists take.
+    pub(super) fn bytes_of_lists(&self) -> u64 {
+        let places = self.left_out.iter().map(|place| (size_of::<Vec<u8>>() + place.len()) as u64);
+        self.skipped.iter().map(Skipped::bytes).chain(places).sum()
+    }
+
+    /// As it is written. Fails if it is longer than what is read again.
     pub(super) fn to_bytes(&self, chain: Digest) -> Result<Vec<u8>> {
+        self.to_bytes_within(chain, MAX_RECORD)
+    }
+
+    fn to_bytes_within(&self, chain: Digest, most: u64) -> Result<Vec<u8>> {
         let text = Text {
             chain_id: chain,
             diff_id: self.diff_id.unwrap_or(chain),
@@ -89,7 +101,29 @@ impl Record {
             skipped: self.skipped.iter().map(SkippedText::of).collect(),
             left_out: self.left_out.iter().map(|path| path_to_text(path)).collect(),
         };
-        serde_json::to_vec(&text).map_err(|error| Error::invalid_input(error.to_string()))
+        let mut bytes = Bounded { bytes: Vec::new(), most };
+        serde_json::to_writer(&mut bytes, &text).map_err(io::Error::from)?;
+        Ok(bytes.bytes)
+    }
+}
+
+/// Takes so many bytes.
+struct Bounded {
+    bytes: Vec<u8>,
+    most: u64,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if (self.bytes.len() + bytes.len()) as u64 > self.most {
+            return Err(Error::limit(Limit::ReportedBytes, self.most).into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -120,6 +154,7 @@ impl SkippedText {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn what_is_written_is_read() {
@@ -134,5 +169,20 @@ mod tests {
         assert_eq!(Record::read(&file, &chain).unwrap(), Some(record));
         std::io::Seek::rewind(&mut file).unwrap();
         assert_eq!(Record::read(&file, &Digest::sha256(b"other")).unwrap(), None);
+    }
+
+    /// P9: the story: a record that was longer than what is read of one was written, not known, and written again, for
+    /// ever.
+    #[test]
+    fn what_would_not_be_read_is_not_written() {
+        let chain = Digest::sha256(b"chain");
+        let record = Record { left_out: vec![b"dev/null".to_vec()], ..Record::default() };
+        let length = record.to_bytes(chain).unwrap().len() as u64;
+        assert_eq!(record.to_bytes_within(chain, length).unwrap().len() as u64, length);
+        let error = record.to_bytes_within(chain, length - 1).unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::LimitExceeded { limit: Limit::ReportedBytes, maximum } if *maximum == length - 1),
+            "{error}"
+        );
     }
 }

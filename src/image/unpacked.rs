@@ -7,13 +7,12 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
-use std::time::Instant;
 
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::record::Record;
@@ -24,6 +23,7 @@ use crate::changeset::Ownership;
 use crate::changeset::Skipped;
 use crate::changeset::Tars;
 use crate::changeset::apply_next;
+use crate::changeset::check_bytes;
 use crate::changeset::id_maps;
 use crate::changeset::run;
 use crate::digest::Digest;
@@ -38,6 +38,8 @@ use crate::fs::atomic;
 use crate::fs::dir::Dir;
 use crate::fs::lock::DirLock;
 use crate::fs::lock::Lock;
+use crate::fs::lock::Locked;
+use crate::fs::lock::Sharing;
 use crate::fs::remove;
 use crate::fs::remove::Nothing;
 use crate::fs::rooted::Inode;
@@ -50,7 +52,6 @@ use crate::store::Durability;
 const LIMIT: Duration = Duration::from_secs(900);
 /// And how long for others to let go of layers that are damaged.
 const PATIENCE: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// The unpacked layers of an image. They stay for as long as this is there.
 #[derive(Debug)]
@@ -62,13 +63,13 @@ pub(crate) struct UnpackedLayers {
     /// What could not be unpacked, and why.
     pub(crate) skipped: Vec<Skipped>,
     #[expect(dead_code, reason = "locked while they are open")]
-    records: Vec<File>,
+    records: Vec<Locked<File>>,
 }
 
 /// What is known of the lowest of an image's layers.
 #[derive(Default)]
 struct Known {
-    records: Vec<(Record, File)>,
+    records: Vec<(Record, Locked<File>)>,
 }
 
 impl Image {
@@ -86,7 +87,7 @@ impl Image {
             return Err(Error::invalid_input(format!("{} belongs to another user", dir.path().display())));
         }
         let mut known = Known::of(&dir, &chains)?;
-        while let Some(base) = chains.first().filter(|_| known.records.len() < chains.len()) {
+        if let Some(base) = chains.first().filter(|_| known.records.len() < chains.len()) {
             if owners != folder_of(&options.ownership) {
                 let reason = format!("layers are missing, and only their owner can unpack them ({owners})");
                 return Err(Error::invalid_input(reason));
@@ -95,15 +96,17 @@ impl Image {
             let _making = DirLock::shared(dir.again()?, LIMIT)?;
             let _lock = Lock::acquire(&dir, &format!("lock-{}", &base.hex().to_string()[..1]), LIMIT)?;
             let found = Known::of(&dir, &chains)?;
-            if found.records.len() == known.records.len() {
+            known = if found.records.len() < chains.len() {
                 let unpack = || self.unpack_above(&dir, &chains, &layers, &found, &options);
                 unpack().context(|| format!("unpack image {}", self.id().short()))?;
-            }
-            known = Known::of(&dir, &chains)?;
+                Known::all_of(&dir, &chains)?
+            } else {
+                found
+            };
         }
         let real = dir.real_path()?;
         let paths = chains.iter().map(|chain| real.join(chain.hex().to_string())).collect();
-        let (records, locked): (Vec<Record>, Vec<File>) = known.records.into_iter().unzip();
+        let (records, locked): (Vec<Record>, Vec<Locked<File>>) = known.records.into_iter().unzip();
         let skipped: Vec<Skipped> = records.into_iter().flat_map(|record| record.skipped).collect();
         if options.strict
             && let Some(first) = skipped.first()
@@ -132,6 +135,7 @@ impl Image {
         let records = run(sources, options.limits, |tars| {
             let mut below = known.last();
             let mut records = Vec::new();
+            let mut reported = known.bytes_of_lists();
             for (n, aside) in asides.iter().enumerate() {
                 let mut lower: Vec<Rooted> = Vec::new();
                 for (aside, chain) in asides[..n].iter().zip(&chains[done..]).rev() {
@@ -144,6 +148,9 @@ impl Image {
                 let layer = &layers[done + n];
                 let apply = || unpack_layer(lower, root, &below, layer, tars, options);
                 below = apply().context(|| format!("layer {} of {}", done + n + 1, layers.len()))?;
+                // All records are held together, and each has the places of those below.
+                reported += below.bytes_of_lists();
+                check_bytes(reported)?;
                 records.push(below.clone());
             }
             Ok(records)
@@ -155,14 +162,16 @@ impl Image {
     /// Gives the directories their names, and then writes that they are whole.
     fn publish(&self, dir: &Dir, chains: &[Digest], asides: Vec<Aside>, records: &[Record]) -> Result<()> {
         let durability = self.store().durability();
+        let texts = chains.iter().zip(records).map(|(chain, record)| record.to_bytes(*chain));
+        let texts: Vec<Vec<u8>> = texts.collect::<Result<_>>()?;
         if durability == Durability::Full {
             rustix::fs::syncfs(dir).map_err(|error| Error::io("sync", dir.path(), error.into()))?;
         }
         asides.into_iter().try_for_each(|aside| aside.publish(false))?;
         durability.sync_dir(dir)?;
-        for (chain, record) in chains.iter().zip(records) {
+        for (chain, text) in chains.iter().zip(texts) {
             let name = format!("{}.json", chain.hex());
-            atomic::replace(dir, &format!("{name}.new"), dir, &name, &record.to_bytes(*chain)?, durability)?;
+            atomic::replace(dir, &format!("{name}.new"), dir, &name, &text, durability)?;
         }
         Ok(())
     }
@@ -185,6 +194,22 @@ impl Known {
             known.records.push((record, file));
         }
         Ok(known)
+    }
+
+    /// The same of what was written just now, while nobody may remove it: all of it has to be there.
+    fn all_of(dir: &Dir, chains: &[Digest]) -> Result<Known> {
+        let known = Known::of(dir, chains)?;
+        match chains.get(known.records.len()) {
+            None => Ok(known),
+            Some(chain) => {
+                let error = io::Error::new(io::ErrorKind::InvalidData, "it was written just now, and is not whole");
+                Err(Error::io("read", &dir.path().join(format!("{}.json", chain.hex())), error))
+            }
+        }
+    }
+
+    fn bytes_of_lists(&self) -> u64 {
+        self.records.iter().map(|(record, _)| record.bytes_of_lists()).sum()
     }
 
     fn last(&self) -> Record {
@@ -218,18 +243,15 @@ fn unpack_layer(
 }
 
 /// Opens a record, and keeps it from being removed. None if it is not there, or about to go.
-fn hold(dir: &Dir, name: &str) -> Result<Option<File>> {
+fn hold(dir: &Dir, name: &str) -> Result<Option<Locked<File>>> {
     let file = match dir.file(name) {
         Ok(file) => file,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error),
     };
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Ok(None),
-        Err(error) => return Err(Error::io("lock", &dir.path().join(name), error.into())),
-    }
-    let held = rustix::fs::fstat(&file).map_err(|error| Error::io("look at", &dir.path().join(name), error.into()))?;
+    let fail = |what, error: Errno| Error::io(what, &dir.path().join(name), error.into());
+    let Some(file) = Locked::shared(file).map_err(|error| fail("lock", error))? else { return Ok(None) };
+    let held = rustix::fs::fstat(&*file).map_err(|error| fail("look at", error))?;
     Ok(dir.stat(name)?.is_some_and(|stat| Inode::of(&stat) == Inode::of(&held)).then_some(file))
 }
 
@@ -254,17 +276,11 @@ fn clear(dir: &Dir, name: &str, durability: Durability) -> Result<()> {
 }
 
 /// Waits for a lock on a record that nobody shares.
-fn wait_until_unused(record: File, path: &Path) -> Result<File> {
-    let start = Instant::now();
-    loop {
-        match rustix::fs::flock(&record, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(record),
-            Err(Errno::WOULDBLOCK) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
-            Err(Errno::WOULDBLOCK) => {
-                return Err(ErrorKind::Locked { path: path.to_owned(), waited: start.elapsed(), holder: None }.into());
-            }
-            Err(error) => return Err(Error::io("lock", path, error.into())),
-        }
+fn wait_until_unused(record: File, path: &Path) -> Result<Locked<File>> {
+    match Locked::within(record, Sharing::Alone, PATIENCE) {
+        Ok(Ok(record)) => Ok(record),
+        Ok(Err((_, waited))) => Err(ErrorKind::Locked { path: path.to_owned(), waited, holder: None }.into()),
+        Err(error) => Err(Error::io("lock", path, error.into())),
     }
 }
 
@@ -280,5 +296,28 @@ pub(crate) fn folder_of(ownership: &Ownership) -> String {
         None => folder,
         // The same numbers are other users, and the marks have other names.
         Some(maps) => format!("{folder}-in-{}", hashed(maps)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P11: what was unpacked and is not known is an error. The story: it was unpacked again, and again.
+    #[test]
+    fn what_was_written_is_known() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = Dir::open(scratch.path()).unwrap();
+        let (below, above) = (Digest::sha256(b"below"), Digest::sha256(b"above"));
+        let write = |chain: Digest, text: &[u8]| {
+            std::fs::create_dir(scratch.path().join(chain.hex().to_string())).unwrap();
+            std::fs::write(scratch.path().join(format!("{}.json", chain.hex())), text).unwrap();
+        };
+        write(below, &Record::default().to_bytes(below).unwrap());
+        write(above, b"{");
+        assert_eq!(Known::all_of(&dir, &[below]).unwrap().records.len(), 1);
+        let error = Known::all_of(&dir, &[below, above]).err().unwrap().to_string();
+        let expected = format!("{}.json: it was written just now, and is not whole", above.hex());
+        assert!(error.ends_with(&expected), "{error}");
     }
 }

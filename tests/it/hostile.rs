@@ -3,7 +3,10 @@
 //! What is refused is refused with a typed error, quickly, and never with a panic (P9, P11).
 
 mod extensions;
+mod names;
+mod reports;
 mod sparse;
+mod work;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -286,6 +289,10 @@ fn names_have_prefixes() {
     let prefix = |item: Item| item.field(345, b"some/prefix");
     let file = || Item::file("f", "");
     becomes(&tar(&[prefix(file())]), &["some/", "some/prefix/", "some/prefix/f: "]);
+    // Whatever version it says to have.
+    for version in [b"  ", b"\0\0", b"0\0"] {
+        becomes(&tar(&[prefix(file().field(263, version))]), &["some/", "some/prefix/", "some/prefix/f: "]);
+    }
     becomes(&tar(&[prefix(gnu(file()))]), &["some/", "some/prefix/", "some/prefix/f: "]);
     becomes(&tar(&[prefix(file()).pax("path", "pax")]), &["pax: "]);
     becomes(&tar(&[prefix(file()).field(257, &[0; 8])]), &["f: "]);

@@ -89,16 +89,23 @@ impl Block {
         until_zero(&self.header.as_old().linkname).to_vec()
     }
 
+    /// By its magic alone, as GNU tar, libarchive and Go have it: what writes another version than `00` means the same.
+    fn is_ustar(&self) -> bool {
+        self.header.as_bytes()[257..263] == *b"ustar\0"
+    }
+
     fn prefix(&self) -> Option<&[u8]> {
-        if let Some(ustar) = self.header.as_ustar() {
+        let bytes = self.header.as_bytes();
+        let prefix = &bytes[345..500];
+        if self.is_ustar() {
             // star has times in the prefix's last bytes.
-            let is_star = ustar.pad[8..] == *b"tar\0";
-            return Some(until_zero(if is_star { &ustar.prefix[..131] } else { &ustar.prefix }));
+            let is_star = bytes[508..] == *b"tar\0";
+            return Some(until_zero(if is_star { &prefix[..131] } else { prefix }));
         }
         // Go before 1.8 wrote a prefix where GNU has times: they are no numbers then, but text.
         let gnu = self.header.as_gnu()?;
         let has_times = field("time", &gnu.atime).is_ok() && field("time", &gnu.ctime).is_ok();
-        let prefix = until_zero(&self.header.as_bytes()[345..500]);
+        let prefix = until_zero(prefix);
         (!has_times && prefix.is_ascii()).then_some(prefix)
     }
 
@@ -122,12 +129,11 @@ impl Block {
             let number = unsigned(what, bytes)?;
             u32::try_from(number).or_else(|_| invalid(format!("the {what} is too large")))
         };
-        let (major, minor) = match (self.header.as_ustar(), self.header.as_gnu()) {
-            (Some(ustar), _) => (ustar.dev_major, ustar.dev_minor),
-            (None, Some(gnu)) => (gnu.dev_major, gnu.dev_minor),
-            (None, None) => return invalid("a device has no numbers"),
-        };
-        Ok((number("device's major number", &major)?, number("device's minor number", &minor)?))
+        if !self.is_ustar() && self.header.as_gnu().is_none() {
+            return invalid("a device has no numbers");
+        }
+        let bytes = self.header.as_bytes();
+        Ok((number("device's major number", &bytes[329..337])?, number("device's minor number", &bytes[337..345])?))
     }
 }
 

@@ -162,7 +162,7 @@ impl<R: BufRead> Tape<R> {
             uid: attributes.uid,
             gid: attributes.gid,
             mtime: attributes.mtime,
-            xattrs: extension.xattrs,
+            xattrs: extension.xattrs.into_list(),
             size: sparse.as_ref().map_or(stored, |sparse| sparse.size),
             sparse,
             not_applied: extension.not_applied,

@@ -3,6 +3,8 @@
 //! The payload is taken apart by the lengths that its records state. Values are bytes: a file capability has newlines
 //! and zero bytes in it.
 
+use std::collections::HashMap;
+
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
@@ -39,7 +41,7 @@ pub(super) struct Extension {
     pub(super) uid: Option<u64>,
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<Timestamp>,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: Xattrs,
     pub(super) sparse: SparseRecords,
     pub(super) not_applied: Vec<String>,
 }
@@ -74,7 +76,7 @@ impl Extension {
             let name: Vec<u8> = percent_decode(name).collect();
             match BASE64.decode(value) {
                 // bsdtar writes both forms; the plain one cannot be misread.
-                Ok(_) if self.xattrs.iter().any(|(found, _)| *found == name) => Ok(()),
+                Ok(_) if self.xattrs.has(&name) => Ok(()),
                 Ok(value) => self.set_xattr(&name, value),
                 Err(_) => invalid("a LIBARCHIVE.xattr record is no base64"),
             }
@@ -92,9 +94,34 @@ impl Extension {
         if name.is_empty() || name.contains(&0) {
             return invalid("an extended attribute has no proper name");
         }
-        self.xattrs.retain(|(found, _)| found != name);
-        self.xattrs.push((name.to_vec(), value));
+        self.xattrs.set(name, value);
         Ok(())
+    }
+}
+
+/// Extended attributes, in the order of the records that count. There may be 48,000 in one header, so each is found at
+/// once.
+#[derive(Debug, Default)]
+pub(super) struct Xattrs {
+    list: Vec<Option<(Vec<u8>, Vec<u8>)>>,
+    /// Where each name has its record.
+    places: HashMap<Vec<u8>, usize>,
+}
+
+impl Xattrs {
+    fn has(&self, name: &[u8]) -> bool {
+        self.places.contains_key(name)
+    }
+
+    fn set(&mut self, name: &[u8], value: Vec<u8>) {
+        if let Some(before) = self.places.insert(name.to_vec(), self.list.len()) {
+            self.list[before] = None;
+        }
+        self.list.push(Some((name.to_vec(), value)));
+    }
+
+    pub(super) fn into_list(self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.list.into_iter().flatten().collect()
     }
 }
 
@@ -163,7 +190,17 @@ mod tests {
         let extension = Extension::parse(&payload.concat()).unwrap();
         assert_eq!(extension.path.as_deref(), Some(&b"two"[..]));
         let capability = (b"security.capability".to_vec(), b"\x01\0\n\n=\xff".to_vec());
-        assert_eq!(extension.xattrs, [capability, (b"user.a=b".to_vec(), b"\0\n".to_vec())]);
+        assert_eq!(extension.xattrs.into_list(), [capability, (b"user.a=b".to_vec(), b"\0\n".to_vec())]);
+    }
+
+    #[test]
+    fn attributes_keep_the_order_of_the_records_that_count() {
+        let names = ["c", "a", "b", "c", "b"];
+        let record = |(n, name): (usize, &&str)| record(&format!("SCHILY.xattr.user.{name}"), n.to_string().as_bytes());
+        let payload: Vec<u8> = names.iter().enumerate().flat_map(record).collect();
+        let found = Extension::parse(&payload).unwrap().xattrs.into_list();
+        let expected = [("user.a", "1"), ("user.c", "3"), ("user.b", "4")];
+        assert_eq!(found, expected.map(|(name, value)| (name.into(), value.into())));
     }
 
     #[test]

@@ -198,3 +198,20 @@ fn a_copied_file_inherits_nothing() {
     let plain = applied(&scratch, "plain", &[&[Item::hard_link("g", "f")]], &options);
     assert_eq!(below(&root), below(&plain));
 }
+
+/// L12, L20: overlayfs shows the root of the topmost layer, so one that says nothing of it has that of those below.
+#[test]
+fn a_root_is_what_the_last_layer_said_of_it() {
+    let scratch = Scratch::new();
+    let base = [Item::dir("./").mode(0o1700).owner(7, 8).mtime(42).xattr("user.of", "root"), Item::file("a", "x")];
+    let image = image(&scratch, &[&base, &[Item::file("b", "x")], &[], &[Item::dir("./").mode(0o711).mtime(2)]]);
+    let _ = image.unpack_with(scratch.path("layers"), &options().layout(Layout::Overlay)).unwrap();
+    let roots: Vec<_> = ["1", "2", "3", "4"].map(|layer| tree::lines(&scratch.path("layers").join(layer))).into();
+    let root = |layer: usize| roots[layer - 1].iter().next().unwrap();
+    assert_eq!((root(2), root(3)), (root(1), root(1)));
+    assert_ne!(root(4), root(1));
+    assert!(!has(&scratch.path("layers/4"), "user.of"));
+    let flat = scratch.path("flat");
+    let _ = image.unpack_with(&flat, &options()).unwrap();
+    assert_eq!(tree::lines(&flat).iter().next().unwrap(), root(4));
+}

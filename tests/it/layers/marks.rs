@@ -105,6 +105,17 @@ fn what_is_made_stays() {
     becomes_either_way(&Item::dir("a"), &whiteout("a/.wh..wh..opq"), &["a/ opaque=y"]);
 }
 
+/// L7: nothing has a name that is longer than names can be, so nothing is removed.
+#[test]
+fn a_whiteout_of_what_no_name_can_be_does_nothing() {
+    for long in [255, 4000].map(|length| "n".repeat(length)) {
+        for path in [format!(".wh.{long}n"), format!("a/.wh.{long}n"), format!("{long}nnn/.wh.b")] {
+            becomes(&[Item::file("a/b", "x"), Item::new(b'0', "").path(path)], &["a/", "a/b"]);
+        }
+        becomes(&[Item::file("b", "x"), Item::new(b'0', "").path(format!("{long}nnn/.wh..wh..opq"))], &["b"]);
+    }
+}
+
 /// No marks in a directory that hides all below.
 #[test]
 fn nothing_is_marked_in_an_opaque_directory() {
