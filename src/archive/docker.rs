@@ -1,10 +1,16 @@
 //! The images that `docker save` put into an archive: its `manifest.json`.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::Deserializer;
+use serde::de;
+use serde::de::IgnoredAny;
 use serde_json::json;
+use serde_json::value::RawValue;
 
+use super::members::Held;
 use super::members::MANIFEST;
 use super::members::Members;
 use super::plan::Plan;
@@ -45,11 +51,28 @@ pub(super) fn plan(members: &mut Members, limits: Limits, cancel: &Cancel, plan:
     }
     let mut reading = Reading { members, limits, cancel, diff_ids: HashMap::new(), plan };
     let count = items.len();
-    for (n, item) in items.iter().enumerate() {
-        let root = reading.image(item).context(|| format!("image {} of {count}", n + 1))?;
-        reading.plan.add_called(&root, item.repo_tags.as_deref().unwrap_or_default());
+    for (n, item) in items.into_iter().enumerate() {
+        reading.image(item).context(|| format!("image {} of {count}", n + 1))?;
     }
     Ok(())
+}
+
+/// The manifest of an image that was planned.
+pub(super) fn manifest(members: &Members, item: &RawValue) -> Result<Vec<u8>> {
+    let item = Item::of(item)?;
+    let config = members.held(members.find(&item.config)?);
+    let config = Descriptor::new(MediaType::OCI_CONFIG, config.digest, config.size);
+    let layer = |path: &String| Ok(layer_of(members.held(members.find(path)?)));
+    let layers = item.paths().iter().map(layer).collect::<Result<Vec<_>>>()?;
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "config": config, "layers": layers,
+    });
+    Ok(manifest.to_string().into_bytes())
+}
+
+/// The layer as it is: Docker writes plain tars, others compressed ones.
+fn layer_of(held: &Held) -> Descriptor {
+    Descriptor::new(held.compression.oci_layer(), held.digest, held.size)
 }
 
 /// Adds the names that `manifest.json` has to the images that the layout beside it has; it says nothing else of them.
@@ -63,20 +86,63 @@ pub(super) fn add_names(members: &mut Members, plan: &mut Plan) -> Result<()> {
         }
     }
     for item in &items {
+        let item = Item::of(item)?;
         let config = members.find(&item.config).map(|number| members.held(number).digest);
         let Some(root) = config.ok().and_then(|config| by_config.get(&config)) else { continue };
-        plan.add_called(root, item.repo_tags.as_deref().unwrap_or_default());
+        plan.add_called(root, item.names());
     }
     Ok(())
 }
 
-fn items(members: &Members) -> Result<Vec<Item>> {
+impl Item {
+    fn of(text: &RawValue) -> Result<Item> {
+        serde_json::from_str(text.get()).map_err(|error| Error::invalid_document(MANIFEST, error))
+    }
+
+    fn names(&self) -> &[String] {
+        self.repo_tags.as_deref().unwrap_or_default()
+    }
+
+    fn paths(&self) -> &[String] {
+        self.layers.as_deref().unwrap_or_default()
+    }
+}
+
+/// What is said of each image, as text: taken apart, all of them together may take ten times as much memory.
+fn items(members: &Members) -> Result<Vec<Box<RawValue>>> {
     let content = members.document(MANIFEST).unwrap_or_default();
-    let items: Vec<Item> = serde_json::from_slice(content).map_err(|e| Error::invalid_document(MANIFEST, e))?;
+    let Items(items) = serde_json::from_slice(content).map_err(|e| Error::invalid_document(MANIFEST, e))?;
     if items.len() > MAX_IMAGES {
         return Err(Error::limit(Limit::Documents, MAX_IMAGES as u64));
     }
     Ok(items)
+}
+
+/// A list of which no more is kept than is needed to see that it is too long.
+struct Items(Vec<Box<RawValue>>);
+
+impl<'de> Deserialize<'de> for Items {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Items, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Items;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of images")
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Items, A::Error> {
+                let mut items = Vec::new();
+                while items.len() <= MAX_IMAGES {
+                    match list.next_element()? {
+                        Some(item) => items.push(item),
+                        None => return Ok(Items(items)),
+                    }
+                }
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Items(items))
+            }
+        }
+        deserializer.deserialize_seq(Visitor)
+    }
 }
 
 struct Reading<'a> {
@@ -89,35 +155,30 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Makes a manifest of what the archive says of an image. The configuration stays as it is, so the image's id does.
-    fn image(&mut self, item: &Item) -> Result<Descriptor> {
+    /// Plans a manifest of what the archive says of an image. The configuration stays as it is, so the image's id does.
+    fn image(&mut self, text: Box<RawValue>) -> Result<()> {
+        let item = Item::of(&text)?;
         let number = self.members.find(&item.config)?;
         let digest = self.members.held(number).digest;
         check_id(&item.config, digest)?;
         let config = Config::with_digest(self.members.content(number)?, digest)?;
-        let paths = item.layers.as_deref().unwrap_or_default();
+        let paths = item.paths();
         self.limits.check(Limit::Layers, paths.len() as u64)?;
         config.check_layers(paths.len())?;
-        let mut layers = Vec::new();
         for (n, (path, diff_id)) in paths.iter().zip(config.diff_ids()?).enumerate() {
-            layers.push(self.layer(path, *diff_id).context(|| format!("layer {} of {}", n + 1, paths.len()))?);
+            self.layer(path, *diff_id).context(|| format!("layer {} of {}", n + 1, paths.len()))?;
         }
         let config = Descriptor::new(MediaType::OCI_CONFIG, digest, self.members.held(number).size);
-        self.plan.add(config.clone(), Source::Member(number));
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "config": config, "layers": layers,
-        });
-        let manifest = manifest.to_string().into_bytes();
-        let root = Descriptor::of(MediaType::OCI_MANIFEST, &manifest);
-        self.plan.add(root.clone(), Source::Made(manifest));
-        Ok(root)
+        self.plan.add(config, Source::Member(number));
+        let root = Descriptor::of(MediaType::OCI_MANIFEST, &manifest(self.members, &text)?);
+        self.plan.add(root.clone(), Source::Made(text));
+        self.plan.add_called(&root, item.names());
+        Ok(())
     }
 
-    /// The layer as it is: Docker writes plain tars, others compressed ones.
-    fn layer(&mut self, path: &str, diff_id: Digest) -> Result<Descriptor> {
+    fn layer(&mut self, path: &str, diff_id: Digest) -> Result<()> {
         let number = self.members.find(path)?;
-        let held = self.members.held(number);
-        let descriptor = Descriptor::new(held.compression.oci_layer(), held.digest, held.size);
+        let descriptor = layer_of(self.members.held(number));
         let found = match self.diff_ids.get(&number) {
             Some(found) => *found,
             None => self.members.diff_id(number, self.limits, self.cancel)?,
@@ -126,8 +187,8 @@ impl Reading<'_> {
         if found != diff_id {
             return Err(ErrorKind::DigestMismatch { expected: diff_id, found }.into());
         }
-        self.plan.add(descriptor.clone(), Source::Member(number));
-        Ok(descriptor)
+        self.plan.add(descriptor, Source::Member(number));
+        Ok(())
     }
 }
 

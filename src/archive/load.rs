@@ -90,7 +90,7 @@ impl<'a, R: Read> Load<'a, R> {
                 cancel.check()?;
                 match source {
                     Source::Member(number) => members.commit(number, &promise)?,
-                    Source::Made(content) => store.write_as(&promise, &content)?,
+                    Source::Made(item) => store.write_as(&promise, &docker::manifest(&members, &item)?)?,
                 }
                 observer.event(&Event::Finished { blob: &promise });
             }

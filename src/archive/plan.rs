@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 
+use serde_json::value::RawValue;
+
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::reference::ImageReference;
@@ -43,8 +45,9 @@ pub(super) struct Plan {
 pub(super) enum Source {
     /// A member, by its number.
     Member(usize),
-    /// A document that was made of what the archive says.
-    Made(Vec<u8>),
+    /// A manifest, to be made of what the archive's `manifest.json` says of an image. That is kept, and not what it
+    /// makes: a few bytes of it may name a layer, and each layer takes some hundred of a manifest.
+    Made(Box<RawValue>),
 }
 
 impl Plan {

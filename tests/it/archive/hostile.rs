@@ -14,6 +14,7 @@ use super::*;
 use crate::assert_kind;
 use crate::support::contents;
 use crate::support::failure;
+use crate::support::tools::run;
 
 /// Fails in bounded time, and leaves the store as it was, with nothing aside.
 #[track_caller]
@@ -197,6 +198,49 @@ fn what_is_too_much_is_refused() {
     assert_eq!(limit(&refused(&archive[..])), Limit::DocumentSize);
     let images = vec![json!({ "Config": "x" }); 10_001];
     assert_eq!(limit(&refused(&with_manifest(&json!(images))[..])), Limit::Documents);
+}
+
+/// P9: a `manifest.json` says of a layer in four bytes what takes a hundred and more in a manifest. Those of many
+/// images are not in memory together.
+#[test]
+fn small_texts_that_make_large_manifests_take_no_memory() {
+    let scratch = Scratch::new();
+    let layer = tar(&[Item::file("a", "a")]);
+    // Two layers of one diff id, so that each image has a manifest of its own.
+    let configuration = json!({
+        "architecture": "amd64", "os": "linux",
+        "rootfs": { "type": "layers", "diff_ids": vec![Digest::sha256(&layer); 1000] },
+    });
+    let image = |n: usize| {
+        let layers: Vec<&str> = (0..1000).map(|bit| if bit < 9 && n >> bit & 1 == 1 { "b" } else { "a" }).collect();
+        json!({ "Config": "c", "Layers": layers })
+    };
+    let images: Vec<_> = (0..400).map(image).collect();
+    let archive = tar(&[
+        Item::file("a", &layer),
+        Item::file("b", gzip(&layer)),
+        Item::file("c", configuration.to_string()),
+        Item::file("manifest.json", json!(images).to_string()),
+    ]);
+    std::fs::write(scratch.path("archive.tar"), archive).unwrap();
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["archive::hostile::helper_that_loads", "--exact", "--ignored", "--nocapture", "-q"]);
+    let out = run(command.env("LAYERCAKE_TEST_SCRATCH", scratch.path(""))).ok();
+    let peak = |line: &str| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
+    let peak = out.lines().find_map(peak).unwrap_or_else(|| panic!("{out}"));
+    let manifests: u64 = Store::open(scratch.path("store")).unwrap().blobs().unwrap().map(|blob| blob.unwrap().1).sum();
+    println!("{peak} KiB at most, of {} KiB", manifests >> 10);
+    assert!(manifests > 50 << 20 && peak < 36 << 10, "{peak} KiB");
+}
+
+#[test]
+#[ignore = "run by another test, as a process of its own"]
+fn helper_that_loads() {
+    let Some(scratch) = std::env::var_os("LAYERCAKE_TEST_SCRATCH").map(std::path::PathBuf::from) else { return };
+    let store = Store::create_with(scratch.join("store"), layercake::Durability::None).unwrap();
+    let archive = std::fs::File::open(scratch.join("archive.tar")).unwrap();
+    assert_eq!(loaded(archive, &store).images.len(), 400);
+    println!("\n{}", std::fs::read_to_string("/proc/self/status").unwrap());
 }
 
 /// The same bytes again and again.
