@@ -14,10 +14,10 @@ use super::clock::Time;
 use super::credentials::CredentialSource;
 use super::host::Host;
 use super::http::Http;
-use super::http::ProxyChoice;
 use super::http::Timeouts;
 use super::origin;
 use super::pace::Pace;
+use super::proxy::ProxyChoice;
 use super::retry::Backoff;
 use super::retry::Retry;
 use super::secret::Secret;
@@ -104,9 +104,10 @@ impl Builder {
         self
     }
 
-    /// Takes the proxy for encrypted connections from the environment: `ALL_PROXY`, `HTTPS_PROXY` or `HTTP_PROXY`,
-    /// with the exceptions of `NO_PROXY`. Plain connections, to loopback hosts and to those of
-    /// [`plain_http`](Builder::plain_http), never go through a proxy.
+    /// Takes the proxy for encrypted connections from the environment: `HTTPS_PROXY`, `ALL_PROXY` or `HTTP_PROXY`, in
+    /// this order, with the exceptions of `NO_PROXY`: hosts, or domains with all that is below them, separated by
+    /// commas. Plain connections, to loopback hosts and to those of [`plain_http`](Builder::plain_http), never go
+    /// through a proxy.
     pub fn proxy_from_env(self) -> Builder {
         Builder { proxy: ProxyChoice::Environment, ..self }
     }
@@ -194,9 +195,11 @@ impl Builder {
             }
             special.push((place, settings.clone()));
         }
+        let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        let proxy = self.proxy.find(variable);
         let time = Arc::new(self.time);
         Ok(Registry(Arc::new(Shared {
-            http: Http::new(self.timeouts, &self.user_agent, &self.proxy, &special)?,
+            http: Http::new(self.timeouts, &self.user_agent, proxy, &special)?,
             auth: Authenticator::new(self.credentials, self.trusted_realms, Arc::clone(&time)),
             retry: self.retry,
             time,

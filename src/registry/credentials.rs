@@ -18,6 +18,20 @@ use crate::reference::DEFAULT_HOST;
 /// and a password are taken.
 pub(super) const TOKEN_USER: &str = "<token>";
 
+/// The names of Docker Hub, which are one identity.
+const DOCKER_HUB: [&str; 3] = [DEFAULT_HOST, "index.docker.io", "registry-1.docker.io"];
+/// The key that `docker login` uses for Docker Hub, and that helpers know it by.
+pub(super) const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
+pub(super) fn is_docker_hub(host: &str) -> bool {
+    DOCKER_HUB.iter().any(|name| host.eq_ignore_ascii_case(name))
+}
+
+/// What credentials are kept under: the host in lower case, and Docker Hub under its first name.
+pub(super) fn identity(host: &str) -> String {
+    if is_docker_hub(host) { DEFAULT_HOST.to_owned() } else { host.to_ascii_lowercase() }
+}
+
 /// Who we are, to one host. [`Debug`](fmt::Debug) does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials(Kind);
@@ -81,10 +95,10 @@ impl fmt::Debug for Credentials {
 
 /// Knows the credentials of hosts.
 ///
-/// It is asked when a registry demands credentials, with the host as names write it (`docker.io`, whatever address
-/// that has; `localhost:5000`), in lower case, and the repository on it (`library/ubuntu`; empty where a request is
-/// about none). What it gives goes to that host, and to a token server that the host names and that belongs to it;
-/// nowhere else.
+/// It is asked when a registry demands credentials, with the host as names write it (`localhost:5000`; `docker.io`,
+/// whichever of its names and addresses is used), in lower case, and the repository on it (`library/ubuntu`; empty
+/// where a request is about none). What it gives goes to that host, and to a token server that the host names and that
+/// belongs to it; nowhere else.
 pub trait CredentialSource: Send + Sync {
     /// The credentials for this repository on this host; none to stay anonymous.
     ///
@@ -108,19 +122,16 @@ pub struct Login {
 }
 
 impl Login {
-    /// Credentials for the host of an image's name, such as `docker.io` (whichever of its names is given) or
-    /// `localhost:5000`.
+    /// Credentials for the host of an image's name, such as `localhost:5000` or `docker.io`: whichever of its names is
+    /// given, and whichever an image's name has.
     pub fn new(host: &str, username: impl Into<String>, password: impl Into<String>) -> Login {
-        let host = match host.to_ascii_lowercase().as_str() {
-            "index.docker.io" | "registry-1.docker.io" => DEFAULT_HOST.to_owned(),
-            host => host.to_owned(),
-        };
-        Login { host, credentials: Credentials::new(username, password) }
+        let host = if host.eq_ignore_ascii_case(DOCKER_HUB_KEY) { DEFAULT_HOST } else { host };
+        Login { host: identity(host), credentials: Credentials::new(username, password) }
     }
 }
 
 impl CredentialSource for Login {
     fn credentials(&self, host: &str, _: &str) -> Result<Option<Credentials>> {
-        Ok((host == self.host).then(|| self.credentials.clone()))
+        Ok((identity(host) == self.host).then(|| self.credentials.clone()))
     }
 }

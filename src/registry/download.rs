@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::io::Read;
+use std::mem;
 
 use super::endpoint::Endpoint;
 use super::fault::refusal;
@@ -15,6 +16,7 @@ use super::http::Request;
 use super::http::Response;
 use super::retry::MAX_FAILURES;
 use super::retry::PROGRESS;
+use super::url::Url;
 
 use crate::descriptor::Descriptor;
 use crate::error::Error;
@@ -39,6 +41,10 @@ pub(crate) struct Download {
     part_end: Option<u64>,
     /// Whether the registry answered a request for a part with something useless.
     whole_only: bool,
+    /// Whether it was a mirror that answered last.
+    is_mirrored: bool,
+    /// What went wrong and was not recovered from yet.
+    failure: Option<Error>,
     /// Failures since the last progress, where that was, and all of them.
     failures: u32,
     failed_at: u64,
@@ -56,6 +62,8 @@ impl Download {
             bounded: false,
             part_end: None,
             whole_only: false,
+            is_mirrored: false,
+            failure: None,
             failures: 0,
             failed_at: offset,
             all_failures: 0,
@@ -70,17 +78,37 @@ impl Download {
     /// The next bytes; 0 at the end, which is where the descriptor says.
     pub(crate) fn read(&mut self, buffer: &mut [u8], watch: &Watch<'_>) -> Result<usize> {
         loop {
-            watch.check()?;
-            if self.offset == self.blob.size && (self.body.is_none() || self.bounded) {
-                return Ok(0);
+            if let Some(error) = self.failure.take() {
+                // Whoever was told of the last bytes may have had enough.
+                watch.check()?;
+                self.recover(error, watch)?;
             }
-            if self.part_end.take_if(|end| *end == self.offset).is_some() {
-                // A part that was promised came whole: the next is asked for, and nothing went wrong.
-                self.body = None;
+            if let Some(count) = self.read_on(buffer, watch)? {
+                return Ok(count);
             }
-            match self.try_read(buffer, watch) {
-                Ok(count) => return Ok(count),
-                Err(error) => self.recover(error, watch)?,
+        }
+    }
+
+    /// The same as long as nothing fails; none if something did, which the next [`read`](Download::read) recovers from.
+    pub(crate) fn read_on(&mut self, buffer: &mut [u8], watch: &Watch<'_>) -> Result<Option<usize>> {
+        if let Err(error) = watch.check() {
+            if let Some(body) = self.body.take() {
+                body.discard();
+            }
+            return Err(error);
+        }
+        if self.offset == self.blob.size && (self.body.is_none() || self.bounded) {
+            return Ok(Some(0));
+        }
+        if self.part_end.take_if(|end| *end == self.offset).is_some() {
+            // A part that was promised came whole: the next is asked for, and nothing went wrong.
+            self.body = None;
+        }
+        match self.try_read(buffer, watch) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) => {
+                self.failure = Some(error);
+                Ok(None)
             }
         }
     }
@@ -142,16 +170,24 @@ impl Download {
         }
     }
 
-    fn send(&self, start: Option<u64>, watch: &Watch<'_>) -> Result<Response> {
-        self.endpoint.read(&self.endpoint.blob_path(self.blob.digest), watch, |url| {
-            // All of it, because all of it may come.
-            let request = Request { expected: self.blob.size, ..Request::get(url) };
+    fn send(&mut self, start: Option<u64>, watch: &Watch<'_>) -> Result<Response> {
+        // All of it, because all of it may come.
+        let expected = self.blob.size;
+        let make = |url: Url| {
+            let request = Request { expected, ..Request::get(url) };
             match start {
                 // Only where it is needed: some registries refuse any request with it.
                 Some(start) => request.header("range", format!("bytes={start}-")),
                 None => request,
             }
-        })
+        };
+        let path = self.endpoint.blob_path(self.blob.digest);
+        let mirrored = self.endpoint.read_mirrors(&path, watch, make, Ok)?;
+        self.is_mirrored = mirrored.is_some();
+        match mirrored {
+            Some(response) => Ok(response),
+            None => self.endpoint.read_itself(&path, watch, make),
+        }
     }
 
     fn accept_whole(&mut self, response: Response, watch: &Watch<'_>) -> Result<Body> {
@@ -191,14 +227,17 @@ impl Download {
     fn recover(&mut self, error: Error, watch: &Watch<'_>) -> Result<()> {
         self.body = None;
         self.part_end = None;
+        self.all_failures += 1;
+        // A mirror had its chance. That the registry itself has its own next takes neither a policy nor a pause.
+        self.endpoint = self.endpoint.without_mirrors();
+        if mem::take(&mut self.is_mirrored) {
+            return Ok(());
+        }
         if self.offset >= self.failed_at + PROGRESS {
             self.failures = 0;
         }
         self.failed_at = self.offset;
         self.failures += 1;
-        self.all_failures += 1;
-        // A mirror had its chance.
-        self.endpoint = self.endpoint.without_mirrors();
         if self.all_failures > MAX_FAILURES {
             return Err(error);
         }

@@ -30,7 +30,7 @@ struct Inner {
     mirrors: Vec<Place>,
 }
 
-/// A host as names write it, and where it is.
+/// A host as credentials are kept under it, and where it is.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) host: String,
@@ -77,36 +77,56 @@ impl Endpoint {
         self.0.own.origin.url(path.into())
     }
 
-    /// Asks for content: the mirrors first, in their order, and the registry itself if none of them has it.
-    pub(super) fn read<'a>(
+    /// Asks the mirrors for content, in their order, and makes something of the first answer that is of use; none if
+    /// no answer is.
+    pub(super) fn read_mirrors<'a, T>(
+        &self,
+        path: &str,
+        watch: &Watch<'_>,
+        make: impl Fn(Url) -> Request<'a>,
+        read: impl Fn(Response) -> Result<T>,
+    ) -> Result<Option<T>> {
+        for mirror in &self.0.mirrors {
+            let request = make(mirror.origin.url(path.to_owned()));
+            if let Some(found) = self.read_mirror(mirror, request, watch, &read)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks the registry itself for content.
+    pub(super) fn read_itself<'a>(
         &self,
         path: &str,
         watch: &Watch<'_>,
         make: impl Fn(Url) -> Request<'a>,
     ) -> Result<Response> {
-        for mirror in &self.0.mirrors {
-            if let Some(response) = self.read_mirror(mirror, make(mirror.origin.url(path.to_owned())), watch)? {
-                return Ok(response);
-            }
-        }
         self.send(make(self.url(path)), &[Access::Pull(&self.0.name)], watch)
     }
 
-    /// What a mirror says, if that is of any use.
-    fn read_mirror(&self, mirror: &Place, request: Request<'_>, watch: &Watch<'_>) -> Result<Option<Response>> {
+    fn read_mirror<T>(
+        &self,
+        mirror: &Place,
+        request: Request<'_>,
+        watch: &Watch<'_>,
+        read: impl Fn(Response) -> Result<T>,
+    ) -> Result<Option<T>> {
         let registry = &self.0.registry;
         if registry.is_out_of_reach(&mirror.origin) {
             return Ok(None);
         }
         let purpose = Purpose::new(&mirror.host, &self.0.name, &[Access::Pull(&self.0.name)]);
-        match registry.send(request, &purpose, watch) {
-            Ok(response) if matches!(response.status(), 200 | 206) => Ok(Some(response)),
-            Ok(_) => Ok(None),
-            Err(error) if is_cancelled(&error) => Err(error),
-            Err(_) => {
+        let found = registry.send(request, &purpose, watch).and_then(|response| match response.status() {
+            200 | 206 => read(response).map(Some),
+            _ => Ok(None),
+        });
+        match found {
+            Err(error) if !is_cancelled(&error) => {
                 registry.note_out_of_reach(&mirror.origin);
                 Ok(None)
             }
+            found => found,
         }
     }
 

@@ -63,7 +63,12 @@ pub(super) fn may_pass(error: &Error, has_reached: impl FnOnce(&str) -> bool) ->
 
 /// Whether a registry refused for good.
 pub(crate) fn is_refused(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Registry(error) if error.status < 500 && error.status != 429)
+    matches!(error.kind(), ErrorKind::Registry(error) if is_refusal(error.status))
+}
+
+/// The same of a status. Servers of plain files say 501 to what they do not know, such as HEAD.
+pub(super) fn is_refusal(status: u16) -> bool {
+    (status < 500 && status != 429) || status == 501
 }
 
 /// Reads at most `limit` bytes; one more is too many.

@@ -9,9 +9,11 @@ use std::io;
 use std::io::Read;
 use std::sync::Mutex;
 use std::time::Duration;
+use std::time::Instant;
 
 use super::host::Host;
 use super::pace::Permit;
+use super::proxy::Proxy;
 use super::secret::Secret;
 use super::url::Origin;
 use super::url::Url;
@@ -29,6 +31,8 @@ const MAX_HEADERS: usize = 64 << 10;
 const BUFFER: usize = 128 << 10;
 /// How many bytes of an answer that nobody wants are read, so that its connection can be used again.
 const SMALL_REST: u64 = 4 << 10;
+/// For how long that is tried: a new connection takes no longer.
+const BRIEFLY: Duration = Duration::from_millis(200);
 
 /// No limit is longer: an `Instant` has a largest value, and sizes come from outside.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -168,7 +172,12 @@ impl Response {
         self.head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
     }
 
+    /// How many bytes the answer says to have. One that comes in chunks has as many as come, whatever else it says (RFC
+    /// 9112, section 6.3).
     pub(super) fn content_length(&self) -> Option<u64> {
+        if self.head.headers.contains_key("transfer-encoding") {
+            return None;
+        }
         self.header("content-length").and_then(|text| text.parse().ok())
     }
 
@@ -186,7 +195,7 @@ impl Response {
 
 /// The bytes of an answer. Errors of reading are this crate's.
 ///
-/// When it is dropped, its connection can be used again if there was little left to read.
+/// When it is dropped, its connection can be used again if there was little left to read, and that comes at once.
 pub(super) struct Body {
     reader: ureq::BodyReader<'static>,
     origin: Origin,
@@ -215,11 +224,21 @@ impl Read for Body {
     }
 }
 
+impl Body {
+    /// Gives up the connection: whoever was told to stop reads nothing more.
+    pub(super) fn discard(mut self) {
+        self.left = None;
+    }
+}
+
 impl Drop for Body {
     fn drop(&mut self) {
         // The client gives a connection back when it is asked for more than there is.
         if self.left.is_some_and(|left| left <= SMALL_REST) {
-            let _ = io::copy(&mut self.reader.by_ref().take(SMALL_REST + 1), &mut io::sink());
+            let begun = Instant::now();
+            let mut rest = self.reader.by_ref().take(SMALL_REST + 1);
+            let mut piece = [0; 1 << 10];
+            while begun.elapsed() < BRIEFLY && matches!(rest.read(&mut piece), Ok(1..)) {}
         }
     }
 }
@@ -227,8 +246,8 @@ impl Drop for Body {
 /// Sends requests. Connections are kept and used again.
 pub(super) struct Http {
     agent: ureq::Agent,
-    /// The proxy for encrypted connections; plain ones are made directly.
-    proxy: Option<ureq::Proxy>,
+    /// The proxy for encrypted connections, and where it is not for; plain ones are made directly.
+    proxy: Option<(ureq::Proxy, Proxy)>,
     timeouts: Timeouts,
     /// What holds for some hosts only.
     hosts: HashMap<Origin, Special>,
@@ -245,41 +264,12 @@ struct Special {
     headers: Vec<(String, String)>,
 }
 
-/// Which proxy encrypted connections go through.
-#[derive(Clone, Debug)]
-pub(super) enum ProxyChoice {
-    Direct,
-    Environment,
-    Url(Secret),
-}
-
-impl ProxyChoice {
-    /// A proxy that was asked for and cannot be used is an error: connections must not go around it.
-    fn find(&self) -> Result<Option<ureq::Proxy>> {
-        let unusable = |whose: &str| Error::invalid_input(format!("{whose} is no address of an http or https proxy"));
-        let (proxy, whose) = match self {
-            ProxyChoice::Direct => return Ok(None),
-            ProxyChoice::Url(url) => (ureq::Proxy::new(url.reveal()).ok(), "the proxy's address"),
-            ProxyChoice::Environment if !is_proxy_in_environment() => return Ok(None),
-            ProxyChoice::Environment => (ureq::Proxy::try_from_env(), "the environment's proxy"),
-        };
-        let speaks_http =
-            |proxy: &ureq::Proxy| matches!(proxy.protocol(), ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https);
-        proxy.filter(speaks_http).map(Some).ok_or_else(|| unusable(whose))
-    }
-}
-
-fn is_proxy_in_environment() -> bool {
-    let names = ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
-    names.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-}
-
 impl Http {
     /// A client, with special settings for these hosts.
     pub(super) fn new(
         timeouts: Timeouts,
         user_agent: &str,
-        proxy: &ProxyChoice,
+        proxy: Option<Proxy>,
         hosts: &[(Origin, Host)],
     ) -> Result<Http> {
         let special = |(origin, host): &(Origin, Host)| {
@@ -291,7 +281,7 @@ impl Http {
         };
         Ok(Http {
             agent: agent(timeouts, user_agent, &Host::new())?,
-            proxy: proxy.find()?,
+            proxy: proxy.map(|proxy| Ok::<_, Error>((usable(&proxy)?, proxy))).transpose()?,
             timeouts,
             hosts: hosts.iter().map(special).collect::<Result<_>>()?,
             reached: Mutex::default(),
@@ -330,34 +320,64 @@ impl Http {
     /// `known`: whether the host may know who we are.
     fn send_once(&self, request: &Request<'_>, url: &Url, known: bool) -> Result<Response> {
         let special = self.hosts.get(&url.origin);
-        let mut builder = ureq::http::Request::builder().method(request.method).uri(url.full());
-        for (name, value) in &request.headers {
-            builder = builder.header(*name, value);
-        }
-        for (name, value) in special.iter().filter(|_| known).flat_map(|special| &special.headers) {
-            builder = builder.header(name, value);
-        }
-        if let Some(secret) = request.authorization.as_ref().filter(|_| known) {
-            builder = builder.header("authorization", secret.reveal());
-        }
+        let builder = || {
+            let mut builder = ureq::http::Request::builder().method(request.method).uri(url.full());
+            for (name, value) in &request.headers {
+                builder = builder.header(*name, value);
+            }
+            for (name, value) in special.iter().filter(|_| known).flat_map(|special| &special.headers) {
+                builder = builder.header(name, value);
+            }
+            if let Some(secret) = request.authorization.as_ref().filter(|_| known) {
+                builder = builder.header("authorization", secret.reveal());
+            }
+            builder
+        };
         let own = special.and_then(|special| if known { special.agent.as_ref() } else { special.visiting.as_ref() });
         let agent = own.unwrap_or(&self.agent);
         let inner = match request.payload {
-            Payload::None => self.run(agent, builder, url, request.expected, ())?,
-            Payload::Bytes(bytes) => self.run(agent, builder, url, request.expected.max(bytes.len() as u64), bytes)?,
+            Payload::None => self.run_surely(agent, builder, url, request.expected, ()),
+            Payload::Bytes(bytes) => {
+                let most = request.expected.max(bytes.len() as u64);
+                // What opens or closes an upload does not do so twice.
+                match request.method {
+                    "PUT" if !bytes.is_empty() => self.run_surely(agent, builder, url, most, bytes),
+                    _ => self.run(agent, builder(), url, most, bytes, Connection::Kept),
+                }
+            }
             Payload::Stream(content, length) => {
                 let mut sending = Sending { reader: content.open()?, failure: None };
                 let body = ureq::SendBody::from_reader(&mut sending);
-                let sent = self.run(agent, builder.header("content-length", length), url, length, body);
+                let builder = builder().header("content-length", length);
+                let sent = self.run(agent, builder, url, length, body, Connection::Kept);
                 // What our own side could not read is not the host's fault.
                 match sending.failure {
                     Some(failure) => return Err(failure),
-                    None => sent?,
+                    None => sent,
                 }
             }
         };
+        let inner = inner.map_err(|error| fault(error, &url.origin, Phase::Request))?;
         lock(&self.reached).insert(url.origin.authority());
         Ok(Response::new(request.method, url, inner))
+    }
+
+    /// The same as [`run`](Http::run), and once more if the host had closed a connection that was kept: it may do so
+    /// whenever it wants, also while a request is on its way, and that is nobody's failure (RFC 9112, section 9.3.1).
+    fn run_surely(
+        &self,
+        agent: &ureq::Agent,
+        builder: impl Fn() -> ureq::http::request::Builder,
+        url: &Url,
+        bytes: u64,
+        body: impl ureq::AsSendBody + Copy,
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        match self.run(agent, builder(), url, bytes, body, Connection::Kept) {
+            Err(error) if is_hang_up(&error) && self.has_reached(&url.origin.authority()) => {
+                self.run(agent, builder(), url, bytes, body, Connection::New)
+            }
+            answer => answer,
+        }
     }
 
     fn run(
@@ -367,15 +387,27 @@ impl Http {
         url: &Url,
         bytes: u64,
         body: impl ureq::AsSendBody,
-    ) -> Result<ureq::http::Response<ureq::Body>> {
-        let invalid = |_| ErrorKind::Protocol { reason: format!("no request can be made of {url}") };
-        let built = builder.body(body).map_err(invalid)?;
-        let mut configured = agent.configure_request(built).timeout_global(Some(self.timeouts.deadline(bytes)));
+        connection: Connection,
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        let request = agent.configure_request(builder.body(body)?);
+        let mut configured = request.timeout_global(Some(self.timeouts.deadline(bytes)));
         if url.origin.https {
-            configured = configured.proxy(self.proxy.clone());
+            let proxy = self.proxy.as_ref().filter(|(_, proxy)| !proxy.excepts(&url.origin));
+            configured = configured.proxy(proxy.map(|(proxy, _)| proxy.clone()));
         }
-        agent.run(configured.build()).map_err(|error| fault(error, &url.origin, Phase::Request))
+        if connection == Connection::New {
+            configured = configured.max_idle_age(Duration::ZERO);
+        }
+        agent.run(configured.build())
     }
+}
+
+/// Which connection a request takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    /// One that was used before, if there is one.
+    Kept,
+    New,
 }
 
 /// Reads what is sent, and keeps the error that ends it.
@@ -417,6 +449,15 @@ fn agent(timeouts: Timeouts, user_agent: &str, host: &Host) -> Result<ureq::Agen
     #[cfg(not(feature = "rustls"))]
     let _ = host;
     Ok(config.build().into())
+}
+
+/// A proxy that was asked for and cannot be used is an error: connections must not go around it.
+fn usable(proxy: &Proxy) -> Result<ureq::Proxy> {
+    let found = ureq::Proxy::new(proxy.address.reveal()).ok();
+    let speaks_http =
+        |proxy: &ureq::Proxy| matches!(proxy.protocol(), ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https);
+    let unusable = || Error::invalid_input(format!("{} is no address of an http or https proxy", proxy.whose));
+    found.filter(speaks_http).ok_or_else(unusable)
 }
 
 /// How connections to a host are secured.
@@ -510,6 +551,19 @@ fn io_fault(error: io::Error, origin: &Origin, phase: Phase) -> Error {
         _ => ErrorKind::Network { host, reason },
     }
     .into()
+}
+
+/// Whether a connection ended in the place of an answer.
+fn is_hang_up(error: &ureq::Error) -> bool {
+    let ureq::Error::Io(error) = error else { return false };
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::UnexpectedEof
+    )
 }
 
 /// The standard library gives an unknown host no kind of its own.

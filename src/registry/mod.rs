@@ -35,6 +35,12 @@
 //! them; documents, tokens and error texts have limits; credentials go to the host that they were given for, and to
 //! a token server that belongs to it; no answer leads from https to http; nothing is decompressed.
 //!
+//! # What is logged
+//!
+//! This crate logs nothing, and no error or `Debug` of it has a secret. The crates below it log by `log`'s rules: with
+//! the level `trace`, `ureq_proto` writes down whatever goes over the wire, passwords and tokens included. A program
+//! that turns that level on for all crates should turn it off for that one (`RUST_LOG=trace,ureq_proto=debug`).
+//!
 //! # Which transport
 //!
 //! `localhost`, addresses in 127.0.0.0/8 and `[::1]` are spoken to over plain http. All other hosts are spoken to
@@ -62,6 +68,7 @@ mod http;
 mod listing;
 mod pace;
 mod piece;
+mod proxy;
 mod publish;
 mod rate;
 mod referrers;
@@ -84,6 +91,7 @@ use auth::Access;
 use auth::Authenticator;
 use auth::Purpose;
 use clock::Time;
+use credentials::identity;
 use endpoint::Endpoint;
 use endpoint::Place;
 use http::Http;
@@ -170,7 +178,8 @@ impl Registry {
     /// oddly written address (`127.1`).
     pub fn repository(&self, reference: &ImageReference) -> Result<Repository> {
         let own = self.0.place(reference.host())?;
-        let mirrors = self.0.hosts.get(&own.host).map_or(&[][..], |host| &host.mirrors);
+        let settings = self.0.hosts.get(&reference.host().to_ascii_lowercase());
+        let mirrors = settings.map_or(&[][..], |host| &host.mirrors);
         let mirrors = mirrors.iter().map(|mirror| self.0.place(mirror)).collect::<Result<_>>()?;
         Ok(Repository(Endpoint::new(self.clone(), own, mirrors, reference.repository())))
     }
@@ -283,11 +292,11 @@ impl fmt::Debug for Registry {
 }
 
 impl Shared {
-    /// A name's host, and where it is.
+    /// Whom credentials for a name's host are kept under, and where it is.
     fn place(&self, host: &str) -> Result<Place> {
-        let host = host.to_ascii_lowercase();
-        let encrypted = self.hosts.get(&host).and_then(|settings| settings.encrypted);
-        Ok(Place { origin: origin(&host, encrypted)?, host })
+        let name = host.to_ascii_lowercase();
+        let encrypted = self.hosts.get(&name).and_then(|settings| settings.encrypted);
+        Ok(Place { host: identity(host), origin: origin(&name, encrypted)? })
     }
 }
 
@@ -343,6 +352,22 @@ mod tests {
         }
         assert!(registry.0.place("127.1").is_err());
         assert!(registry.0.place("2130706433").is_err());
+    }
+
+    /// Case 166: Docker Hub is one identity at all its addresses, and no host's case matters.
+    #[test]
+    fn a_host_has_one_identity() {
+        let registry = Registry::new();
+        for (host, identity, address) in [
+            ("docker.io", "docker.io", "registry-1.docker.io"),
+            ("registry-1.docker.io", "docker.io", "registry-1.docker.io"),
+            ("Index.Docker.io", "docker.io", "index.docker.io"),
+            ("Quay.io:443", "quay.io:443", "quay.io"),
+            ("auth.docker.io", "auth.docker.io", "auth.docker.io"),
+        ] {
+            let place = registry.0.place(host).unwrap();
+            assert_eq!((place.host.as_str(), place.origin.host.as_str()), (identity, address));
+        }
     }
 
     /// D30: only code 299 and agent `-`; escapes are undone.

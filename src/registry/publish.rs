@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::Access;
 use super::Repository;
+use super::fault::is_refusal;
 use super::fault::refusal;
 use super::http::Payload;
 use super::http::Request;
@@ -27,6 +28,7 @@ use crate::digest::Digest;
 use crate::error::Context;
 use crate::error::Error;
 use crate::error::ErrorKind;
+use crate::error::Limit;
 use crate::error::Result;
 use crate::event::Event;
 use crate::event::Watch;
@@ -157,10 +159,10 @@ impl Repository {
     pub fn delete(&self, identifier: &Identifier) -> Result<()> {
         let watch = silent();
         let subject = match identifier {
-            Identifier::Digest(_) => match self.fetch(identifier) {
+            Identifier::Digest(_) => match Repository(self.0.without_mirrors()).fetch_watched(identifier, &watch) {
                 Ok(root) => subject(&root).cloned(),
                 // What cannot be understood has no subject that anybody knows of.
-                Err(error) if matches!(error.kind(), ErrorKind::InvalidDocument { .. }) => None,
+                Err(error) if is_unreadable(&error) => None,
                 Err(error) => return Err(error),
             },
             Identifier::Tag(_) => None,
@@ -207,7 +209,7 @@ impl Repository {
                 // What was asked for by digest is that, whichever other names the registry has for it.
                 (200, Identifier::Digest(digest)) => Ok(*digest == root.digest),
                 (200, Identifier::Tag(_)) => Ok(content_digest(&response)? == Some(root.digest)),
-                (status, _) if status < 500 && status != 429 => Ok(false),
+                (status, _) if is_refusal(status) => Ok(false),
                 _ => Err(refusal(response)),
             }
         })
@@ -333,6 +335,16 @@ impl Repository {
             if matches!(response.status(), 200 | 202 | 204) { Ok(()) } else { Err(refusal(response)) }
         });
         deleted.map_err(|error| with_request(error, "DELETE", &url))
+    }
+}
+
+/// Whether a registry gave a document that is of no use, for whatever reason: obsolete, unknown, too large, damaged.
+fn is_unreadable(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::InvalidDocument { .. } | ErrorKind::UnsupportedMediaType { .. } | ErrorKind::Schema1 => true,
+        ErrorKind::DigestMismatch { .. } | ErrorKind::SizeMismatch { .. } | ErrorKind::InvalidDigest(_) => true,
+        ErrorKind::LimitExceeded { limit, .. } => *limit != Limit::Redirects,
+        _ => false,
     }
 }
 

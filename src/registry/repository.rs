@@ -127,7 +127,9 @@ impl Repository {
             Identifier::Digest(digest) => Some(*digest),
             Identifier::Tag(_) => digest,
         };
-        Ok(match (known, digest, response.content_length()) {
+        // No manifest is empty: some proxies say 0 of whatever has no body.
+        let size = response.content_length().filter(|size| *size > 0);
+        Ok(match (known, digest, size) {
             (Some(media_type), Some(digest), Some(size)) => {
                 Some(Descriptor::new(MediaType::from(media_type.essence()), digest, size))
             }
@@ -185,7 +187,8 @@ impl Repository {
         self.read("GET", &self.0.manifest_path(identifier), watch, make, document)
     }
 
-    /// Asks for content until the answer can be read.
+    /// Asks for content until the answer can be read: the mirrors first, and the registry itself if what they say
+    /// cannot be.
     fn read<'a, T>(
         &self,
         method: &str,
@@ -194,7 +197,10 @@ impl Repository {
         make: impl Fn(Url) -> Request<'a>,
         read: impl Fn(Response) -> Result<T>,
     ) -> Result<T> {
-        let answered = self.0.registry().retrying(watch, || read(self.0.read(path, watch, &make)?));
+        let answered = self.0.registry().retrying(watch, || match self.0.read_mirrors(path, watch, &make, &read)? {
+            Some(found) => Ok(found),
+            None => read(self.0.read_itself(path, watch, &make)?),
+        });
         answered.map_err(|error| with_request(error, method, &self.0.url(path)))
     }
 }

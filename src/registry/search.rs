@@ -6,6 +6,7 @@ use super::Purpose;
 use super::Registry;
 use super::catalog::accept;
 use super::catalog::page;
+use super::credentials::is_docker_hub;
 use super::http::Request;
 use super::repository::silent;
 
@@ -126,7 +127,7 @@ impl Search {
             (None, Some((first, rest))) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
             (None, _) => (DEFAULT_HOST, self.term.as_str()),
         };
-        if matches!(host, DEFAULT_HOST | HUB_INDEX) {
+        if is_docker_hub(host) {
             return (DEFAULT_HOST.to_owned(), term.strip_prefix("library/").unwrap_or(term).to_owned());
         }
         (host.to_owned(), term.to_owned())
@@ -138,7 +139,7 @@ impl Search {
         let index = registry.0.place(if host == DEFAULT_HOST { HUB_INDEX } else { host })?;
         let limit = self.limit.to_string();
         let url = index.origin.url("/v1/search".to_owned()).with_query("q", term).with_query("n", &limit);
-        let purpose = Purpose::new(host, "", &[]);
+        let purpose = Purpose::new(&index.host, "", &[]);
         let watch = silent();
         let answer = registry.retrying(&watch, || {
             let request = Request::get(url.clone()).header("x-docker-token", "true");

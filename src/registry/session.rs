@@ -3,6 +3,7 @@
 
 use super::Access;
 use super::endpoint::Endpoint;
+use super::fault::is_refused;
 use super::fault::refusal;
 use super::http::Payload;
 use super::http::Request;
@@ -41,7 +42,8 @@ pub(super) fn has(endpoint: &Endpoint, blob: &Descriptor, access: &Access<'_>, w
     let request = Request::head(endpoint.url(endpoint.blob_path(blob.digest)));
     let response = endpoint.send(request, &[*access], watch)?;
     match response.status() {
-        200 => Ok(response.content_length().is_none_or(|length| length == blob.size)),
+        // Some proxies say 0 of whatever has no body.
+        200 => Ok(response.content_length().is_none_or(|length| length == blob.size || length == 0)),
         404 => Ok(false),
         _ => Err(refusal(response)),
     }
@@ -83,8 +85,13 @@ pub(super) fn mount(endpoint: &Endpoint, blob: &Descriptor, from: &str, watch: &
     match response.status() {
         // Not every registry that says so has it.
         201 if check_digest(blob, &response).is_ok() => {
-            let is_there = has(endpoint, blob, &Access::Push(endpoint.name()), watch)?;
-            Ok(if is_there { Mount::Mounted } else { Mount::Refused })
+            match has(endpoint, blob, &Access::Push(endpoint.name()), watch) {
+                Ok(true) => Ok(Mount::Mounted),
+                Ok(false) => Ok(Mount::Refused),
+                // Where nobody can look, it is sent.
+                Err(error) if is_refused(&error) => Ok(Mount::Refused),
+                Err(error) => Err(error),
+            }
         }
         202 => Ok(session(endpoint, &response).map_or(Mount::Refused, Mount::Opened)),
         _ => Ok(Mount::Refused),

@@ -281,14 +281,17 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Reads until the buffer is full, the blob is over, or it has taken a while. Says how much was read, whatever ended it.
+/// Reads until the buffer is full, the blob is over, something fails, or it has taken a while. Says how much was read,
+/// whatever ended it: that is written before anybody waits.
 fn fill(download: &mut Download, buffer: &mut [u8], watch: &Watch<'_>) -> (usize, Result<()>) {
     let begun = Instant::now();
     let mut filled = 0;
     while filled < buffer.len() && begun.elapsed() < PATIENCE {
-        match download.read(&mut buffer[filled..], watch) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
+        let rest = &mut buffer[filled..];
+        let read = if filled == 0 { download.read(rest, watch).map(Some) } else { download.read_on(rest, watch) };
+        match read {
+            Ok(None | Some(0)) => break,
+            Ok(Some(count)) => filled += count,
             Err(error) => return (filled, Err(error)),
         }
     }

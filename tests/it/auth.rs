@@ -12,6 +12,7 @@ use layercake::Registry;
 use layercake::registry::Credentials;
 use layercake::registry::Login;
 use layercake::testing;
+use layercake::testing::Clock;
 use layercake::testing::Fault;
 use layercake::testing::Fixture;
 
@@ -113,10 +114,12 @@ fn an_expired_token_is_replaced_in_the_middle_of_a_pull() {
 #[test]
 fn a_token_is_not_used_beyond_its_life() {
     let (served, image) = Served::with(&two_layers());
-    served.registry.require_tokens(Duration::from_secs(1));
-    let registry = client();
+    let clock = Clock::new();
+    served.registry.use_clock(&clock);
+    served.registry.require_tokens(Duration::from_secs(300));
+    let registry = quick().clock(clock.clone()).build().unwrap();
     pull(&registry, &image).unwrap();
-    std::thread::sleep(Duration::from_millis(1100));
+    clock.advance(Duration::from_secs(300));
     served.registry.clear_requests();
     pull(&registry, &image).unwrap();
     assert_eq!(served.count("GET", "/token"), 1);

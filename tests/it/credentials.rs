@@ -13,6 +13,7 @@ use layercake::ImageReference;
 use layercake::registry::CredentialSource;
 use layercake::registry::Credentials;
 use layercake::registry::DockerConfig;
+use layercake::registry::Login;
 use layercake::testing;
 use layercake::testing::Fault;
 use layercake::testing::Fixture;
@@ -42,6 +43,19 @@ fn keyed(keys: &[&str]) -> DockerConfig {
 #[track_caller]
 pub fn parse(config: &Value) -> DockerConfig {
     DockerConfig::parse(&config.to_string()).unwrap()
+}
+
+/// Cases 166, 193: a login at Docker Hub is good for each of its names, however it was named itself; and for no other
+/// host.
+#[test]
+fn a_login_knows_docker_hub_by_all_its_names() {
+    let hub = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+    for login in hub.into_iter().chain(["https://index.docker.io/v1/", "Docker.IO"]) {
+        let login = Login::new(login, "alice", PASSWORD);
+        let knows = |host: &str| login.credentials(host, "library/ubuntu").unwrap().is_some();
+        assert!(hub.into_iter().all(knows), "{login:?}");
+        assert!(!["auth.docker.io", "docker.io:443", "docker.io.evil.com"].into_iter().any(knows), "{login:?}");
+    }
 }
 
 /// Case 172: no password, in no form.

@@ -9,12 +9,15 @@ use layercake::ErrorKind;
 use layercake::MediaType;
 use layercake::manifest::Root;
 use layercake::reference::Identifier;
+use layercake::registry::Credentials;
+use layercake::registry::Host;
 use layercake::registry::Login;
 use layercake::registry::Repository;
 use layercake::testing;
 use layercake::testing::Fault;
 use layercake::testing::Fixture;
 use layercake::testing::SearchResult;
+use serde_json::json;
 
 use crate::assert_kind;
 use crate::support::Served;
@@ -229,6 +232,51 @@ fn deletion_takes_away_what_it_names() {
     }
 }
 
+/// D25: what cannot be read, for whatever reason, can be deleted; and a mirror is not asked about it.
+#[test]
+fn what_cannot_be_read_can_be_deleted() {
+    let of = |media_type: &str, body: &str| {
+        Fault::on("/manifests/").method("GET").header("content-type", media_type).body(body)
+    };
+    let layer = json!({ "mediaType": "a/b", "digest": Digest::sha256(b"x"), "size": 1 });
+    let layered = json!({ "schemaVersion": 2, "config": layer, "layers": vec![&layer; 5000] }).to_string();
+    let unreadable = [
+        of("application/vnd.docker.distribution.manifest.v1+json", r#"{"schemaVersion":1,"fsLayers":[],"history":[]}"#),
+        of("application/vnd.oci.artifact.manifest.v1+json", r#"{"schemaVersion":2,"blobs":[]}"#),
+        of(MediaType::OCI_MANIFEST.as_str(), &layered),
+        of(MediaType::OCI_MANIFEST.as_str(), &" ".repeat((8 << 20) + 1)),
+        of(MediaType::OCI_MANIFEST.as_str(), "{damaged"),
+        Fault::on("/manifests/").method("GET").header("docker-content-digest", "sha256:rubbish"),
+    ];
+    for fault in unreadable {
+        let served = tagged(1);
+        let mirror = testing::Registry::start(&served.store).unwrap();
+        let here = served.registry.reference("app").unwrap();
+        let host = Host::new().mirror(mirror.host());
+        let app = quick().host(here.host(), host).build().unwrap().repository(&here).unwrap();
+        let root = repository(&served).fetch(&name("x:1").identifier()).unwrap().descriptor();
+        served.registry.fault(fault);
+        app.delete(&Identifier::Digest(root.digest)).unwrap();
+        served.registry.clear_faults();
+        assert!(failure(repository(&served).fetch(&name("x:1").identifier())).is_not_found());
+        assert!(mirror.requests().is_empty());
+    }
+}
+
+/// A proxy may say of an answer to HEAD that it has 0 bytes: then it says no size. What is there is there.
+#[test]
+fn a_length_of_nothing_is_no_length() {
+    let served = tagged(1);
+    let app = repository(&served);
+    let root = app.fetch(&name("x:1").identifier()).unwrap();
+    let Root::Manifest(manifest) = &root else { panic!("it is an image") };
+    served.registry.fault(Fault::on("").method("HEAD").header("content-length", "0"));
+    assert_eq!(app.resolve(&name("x:1").identifier()).unwrap(), None);
+    assert!(app.has_blob(manifest.config()).unwrap());
+    let store = served.scratch.store("store");
+    client().pull(&served.registry.reference("app:1").unwrap()).to(&store).unwrap();
+}
+
 /// Section 2.2: one HEAD request says whether there is something newer, by the digest of the index.
 #[test]
 fn a_check_costs_one_head_request() {
@@ -291,6 +339,24 @@ fn searchable() -> Served {
         SearchResult::new("nginx").stars(20_000).official(),
     ]);
     served
+}
+
+/// X2: a source of credentials is asked for hosts in lower case, by searches too.
+#[test]
+fn credentials_are_asked_for_in_lower_case() {
+    let served = searchable();
+    let challenge = Fault::on("/v1/search").times(1).status(401).header("www-authenticate", "Basic realm=\"index\"");
+    served.registry.fault(challenge);
+    let port = served.registry.address().port();
+    let expected = format!("localhost:{port}");
+    let source = move |host: &str, _: &str| {
+        assert_eq!(host, expected);
+        Ok(Some(Credentials::new("alice", "secret")))
+    };
+    let registry = quick().credentials(source).build().unwrap();
+    assert_eq!(registry.search("ubuntu").host(&format!("LocalHost:{port}")).run().unwrap().len(), 2);
+    let requests = served.registry.requests();
+    assert!(requests.last().is_some_and(|request| request.header("authorization").is_some()));
 }
 
 /// Section 2.3: what is asked, and what is found, in the registry's order.

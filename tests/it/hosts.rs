@@ -12,12 +12,14 @@ use layercake::Registry;
 use layercake::registry::Backoff;
 use layercake::registry::Credentials;
 use layercake::registry::Host;
+use layercake::registry::Never;
 use layercake::testing;
 use layercake::testing::Clock;
 use layercake::testing::Fault;
 
 use crate::assert_kind;
 use crate::support::Served;
+use crate::support::assert_same_blobs;
 use crate::support::client;
 use crate::support::failure;
 use crate::support::quick;
@@ -70,6 +72,21 @@ fn a_mirror_that_fails_is_passed_over() {
     let registry = client_of(&image, &[&mirror]);
     mirror.stop();
     registry.pull(&image).to(&served.scratch.store("store")).unwrap();
+}
+
+/// What a mirror begins and breaks off comes from the registry itself, at once: it need not be tried again.
+#[test]
+fn a_mirror_that_breaks_off_is_passed_over() {
+    for (path, bytes) in [("/manifests/", 50), ("/blobs/", 10), ("/blobs/", 70_000)] {
+        let (served, image, mirror) = mirrored();
+        mirror.fault(Fault::on(path).method("GET").truncate(bytes));
+        let host = Host::new().mirror(mirror.host());
+        let registry = Registry::builder().retry(Never).host(image.host(), host).build().unwrap();
+        let store = served.scratch.store("store");
+        let pulled = registry.pull(&image).jobs(1).to(&store).unwrap();
+        assert_same_blobs(&served.store, &store, &pulled.image);
+        assert!(!mirror.requests().is_empty() && served.count("GET", path) > 0);
+    }
 }
 
 /// P10: a mirror never sees the registry's credentials; it may have its own.

@@ -169,6 +169,7 @@ fn registries_may_say_little() {
         Fault::on("/manifests/").header("docker-content-digest", "blake3:abcdef"),
         Fault::on("/manifests/").chunked(),
         Fault::on("/manifests/").method("HEAD").status(405),
+        Fault::on("/manifests/").method("HEAD").status(501),
         Fault::on("/manifests/").method("HEAD").header("content-length", "0"),
         Fault::on("/blobs/").chunked(),
         Fault::on("/blobs/").without_header("docker-content-digest"),

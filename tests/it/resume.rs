@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -49,6 +50,23 @@ fn a_broken_body_is_resumed() {
         served.registry.requests().iter().filter_map(|request| request.header("range").map(str::to_owned)).collect();
     assert!(ranges.contains(&"bytes=30000-".to_owned()), "{ranges:?}");
     assert_eq!(pulled.fetched.bytes, pulled.image.size() + pulled.root.size, "no byte was fetched twice");
+}
+
+/// What has arrived is written before the pause that a failure costs: whoever is killed then keeps it.
+#[test]
+fn what_arrived_is_written_before_a_pause() {
+    let (served, image) = Served::with(&two_layers());
+    served.registry.fault(Fault::on("/blobs/").after(1).times(1).truncate(30_000));
+    let (written, at_pause) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let observer = |event: &Event<'_>| match event {
+        Event::Progress { bytes, .. } => written.store(*bytes, Ordering::Relaxed),
+        Event::Retrying { .. } => at_pause.lock().unwrap().push(written.load(Ordering::Relaxed)),
+        _ => {}
+    };
+    let store = served.scratch.store("store");
+    let pulled = client().pull(&image).jobs(1).observer(&observer).to(&store).unwrap();
+    assert_eq!(*at_pause.lock().unwrap(), [30_000]);
+    assert_same_blobs(&served.store, &store, &pulled.image);
 }
 
 /// D9: registries that ignore `Range`, answer with another range, or know no such range.
@@ -112,7 +130,10 @@ fn a_rotten_partial_file_costs_a_second_download() {
 /// The registry dies in the middle and comes back.
 #[test]
 fn a_registry_that_comes_back_finds_the_pull_waiting() {
-    let (served, image) = Served::with(&two_layers());
+    let (mut served, _) = Served::with(&two_layers());
+    // Nobody else's, so that nobody takes the port meanwhile.
+    served.registry = testing::Registry::start_at(&served.store, ([127, 0, 0, 9], 0).into()).unwrap();
+    let image = served.registry.reference("app:1").unwrap();
     let address = served.registry.address();
     served.registry.fault(Fault::on("/blobs/").after(1).times(1).stall(50_000, Duration::from_secs(60)));
     let store = served.scratch.store("store");
@@ -121,7 +142,9 @@ fn a_registry_that_comes_back_finds_the_pull_waiting() {
     let Served { scratch: _scratch, store: served, registry: server } = served;
     let pulled = std::thread::scope(|scope| {
         let pull = scope.spawn(|| registry.pull(&image).jobs(1).to(&store));
-        std::thread::sleep(Duration::from_millis(300));
+        while server.requests().iter().filter(|request| request.path.contains("/blobs/")).count() < 2 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         server.stop();
         std::thread::sleep(Duration::from_millis(200));
         let _back = testing::Registry::start_at(&served, address).unwrap();

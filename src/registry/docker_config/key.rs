@@ -4,11 +4,8 @@ use std::cmp::Reverse;
 
 use crate::error::printable;
 use crate::reference::DEFAULT_HOST;
-
-/// The names of Docker Hub, which are one identity.
-const DOCKER_HUB: [&str; 3] = [DEFAULT_HOST, "index.docker.io", "registry-1.docker.io"];
-/// The key that `docker login` uses for Docker Hub, and that helpers know it by.
-const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+use crate::registry::credentials::DOCKER_HUB_KEY;
+use crate::registry::credentials::is_docker_hub;
 
 /// Whom credentials are asked for: a host, and a repository on it.
 #[derive(Clone, Copy, Debug)]
@@ -96,10 +93,6 @@ fn without_scheme(text: &str) -> Option<&str> {
         let start = text.get(..scheme.len())?;
         start.eq_ignore_ascii_case(scheme).then(|| &text[scheme.len()..])
     })
-}
-
-fn is_docker_hub(host: &str) -> bool {
-    DOCKER_HUB.iter().any(|name| host.eq_ignore_ascii_case(name))
 }
 
 /// Whether it has the characters of a host and a port. User names and passwords of URLs have others.

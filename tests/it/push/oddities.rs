@@ -187,6 +187,22 @@ fn a_mount_that_lies_is_found_out() {
     }
 }
 
+/// A registry that says to have mounted a blob, and lets nobody look, gets it: else the image might lack it. One
+/// without HEAD says 501.
+#[test]
+fn a_mount_that_cannot_be_checked_is_no_mount() {
+    for status in [403, 405, 501] {
+        let pushing = Pushing::start();
+        let store = pushing.image.store().clone();
+        store.tag(&pushing.served.registry.reference("base:1").unwrap(), pushing.image.root()).unwrap();
+        pushing.served.registry.fault(Fault::on("mount=").status(201));
+        pushing.served.registry.fault(Fault::on("").method("HEAD").status(status));
+        let pushed = client().push(&pushing.image).to(&pushing.there).unwrap();
+        assert_eq!((pushed.sent.blobs, pushed.mounted.blobs), (3, 0), "{status}");
+        pushing.assert_pushed();
+    }
+}
+
 /// A registry that said to have what it lacks gets it when it refuses the manifest.
 #[test]
 fn a_head_that_lies_is_found_out() {

@@ -27,14 +27,25 @@ pub struct Scripted {
 impl Scripted {
     /// Answers each request with what `answer` makes of it: a status and headers.
     pub fn start(answer: impl Fn(&Asked) -> (u16, String) + Send + Sync + 'static) -> Scripted {
+        Scripted::speaking(move |asked, mut connection| {
+            let (status, mut headers) = answer(asked);
+            if !headers.to_ascii_lowercase().contains("content-length") {
+                headers.push_str("content-length: 0\r\n");
+            }
+            connection.write_all(format!("HTTP/1.1 {status} x\r\n{headers}\r\n").as_bytes())
+        })
+    }
+
+    /// Answers each request with what `speak` writes, down to the last byte. An error hangs up.
+    pub fn speaking(speak: impl Fn(&Asked, &TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
-        let (log, answer) = (Arc::clone(&asked), Arc::new(answer));
+        let (log, speak) = (Arc::clone(&asked), Arc::new(speak));
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
-                std::thread::spawn(move || converse(&connection, &log, &*answer));
+                let (log, speak) = (Arc::clone(&log), Arc::clone(&speak));
+                std::thread::spawn(move || converse(&connection, &log, &*speak));
             }
         });
         Scripted { host, asked }
@@ -51,9 +62,9 @@ impl Scripted {
 }
 
 fn converse(
-    mut connection: &TcpStream,
+    connection: &TcpStream,
     log: &Mutex<Vec<Asked>>,
-    answer: &dyn Fn(&Asked) -> (u16, String),
+    speak: &dyn Fn(&Asked, &TcpStream) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut reader = BufReader::new(connection);
     loop {
@@ -77,10 +88,6 @@ fn converse(
         let length = io::copy(&mut reader.by_ref().take(length), &mut io::sink())?;
         let asked = Asked { method, path, length };
         log.lock().unwrap().push(asked.clone());
-        let (status, mut headers) = answer(&asked);
-        if !headers.to_ascii_lowercase().contains("content-length") {
-            headers.push_str("content-length: 0\r\n");
-        }
-        connection.write_all(format!("HTTP/1.1 {status} x\r\n{headers}\r\n").as_bytes())?;
+        speak(&asked, connection)?;
     }
 }
