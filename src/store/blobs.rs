@@ -220,6 +220,10 @@ fn blob_size(dir: &Dir, algorithm: Algorithm, name: &str) -> Result<Option<(Dige
 
 /// Whether the file `name` in `dir` has the promised content.
 pub(super) fn holds(dir: &Dir, name: &str, promise: &Descriptor) -> bool {
-    let verified = |file| io::copy(&mut VerifiedReader::new(file, promise), &mut io::sink());
-    dir.file(name).is_ok_and(|file| verified(file).is_ok())
+    dir.file(name).is_ok_and(|file| is_whole(&file, promise))
+}
+
+/// The same of an open file, read from its beginning.
+pub(super) fn is_whole(file: &File, promise: &Descriptor) -> bool {
+    io::copy(&mut VerifiedReader::new(file, promise), &mut io::sink()).is_ok()
 }

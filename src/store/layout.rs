@@ -12,6 +12,9 @@ use serde::Deserialize;
 use super::LOCK_LIMIT;
 use super::Store;
 use super::index::INDEX;
+use super::index::Index;
+use super::tags::MAX_INDEX;
+use super::tags::PREVIOUS_INDEX;
 
 use crate::digest::Algorithm;
 use crate::error::Context;
@@ -124,8 +127,8 @@ impl Store {
     /// Those of [`open_or_create`](Store::open_or_create).
     pub fn open_or_create_with(path: impl AsRef<Path>, durability: Durability) -> Result<Store> {
         let path = path.as_ref();
-        let is_made = path.join(LAYOUT).metadata().is_ok_and(|layout| layout.len() > 0);
-        let made = if is_made {
+        let is_made = Dir::open(path).and_then(|dir| is_finished(&dir));
+        let made = if is_made.unwrap_or(false) {
             Made::Before
         } else {
             make(path, durability).context(|| format!("create store {}", path.display()))?
@@ -146,12 +149,35 @@ impl Store {
                 let version = format!("{OUR_VERSION}\n");
                 atomic::replace(&ours, &format!("{VERSION}.new"), &ours, VERSION, version.as_bytes(), self.durability)?;
             }
-            if self.durability == Durability::Full && ours.stat(UNSYNCED)?.is_some() {
-                self.sync_layout(&ours)?;
+            if ours.stat(UNSYNCED)?.is_some() {
+                self.mend_names(&ours)?;
+                if self.durability == Durability::Full {
+                    self.sync_layout(&ours)?;
+                }
             }
             self.durability.sync_dir(self.dir())
         })?;
         Ok(ours)
+    }
+
+    /// Gives a store names whose own a power cut left empty: what they were before their last change, or none. Only
+    /// where nobody brought them to the disk; else it is no power cut that emptied them.
+    fn mend_names(&self, ours: &Dir) -> Result<()> {
+        if is_written(self.dir(), INDEX)? {
+            return Ok(());
+        }
+        // Whoever is making the store has the lock, and is about to write them.
+        let _lock = Lock::acquire(ours, LOCK, LOCK_LIMIT)?;
+        if is_written(self.dir(), INDEX)? {
+            return Ok(());
+        }
+        let previous = match ours.read(PREVIOUS_INDEX, Limit::LayoutSize, MAX_INDEX) {
+            Err(error) if error.is_as_good_as_missing() => Vec::new(),
+            found => found?,
+        };
+        let names = std::str::from_utf8(&previous).ok().filter(|names| Index::parse(names).is_ok());
+        let content = names.map_or(EMPTY_INDEX, str::as_bytes);
+        atomic::replace(ours, &format!("{INDEX}.new"), self.dir(), INDEX, content, self.durability)
     }
 
     /// Brings to the disk what makes this directory a store. What is seen after a power cut is there already, so the mark
@@ -159,14 +185,18 @@ impl Store {
     fn sync_layout(&self, ours: &Dir) -> Result<()> {
         // Whoever is making the store has the lock, and is waited for.
         let _lock = Lock::acquire(ours, LOCK, LOCK_LIMIT)?;
-        for (dir, name) in [(ours, VERSION), (self.dir(), INDEX), (self.dir(), LAYOUT)] {
-            if dir.stat(name)?.is_some() {
-                self.durability.sync_file(&dir.file(name)?, dir)?;
+        for (dir, name, most) in
+            [(ours, VERSION, MAX_SMALL_FILE), (self.dir(), INDEX, MAX_INDEX), (self.dir(), LAYOUT, MAX_SMALL_FILE)]
+        {
+            if is_written(dir, name)? {
+                // Anew: of a file that could not be synced Linux says so once, and then that all is well.
+                let content = dir.read(name, Limit::LayoutSize, most)?;
+                atomic::replace(ours, &format!("{name}.new"), dir, name, &content, Durability::Full)?;
             }
         }
         ours.sync()?;
         self.dir().sync()?;
-        sync_parents(self.path());
+        sync_above(self.dir())?;
         ours.remove(UNSYNCED)
     }
 
@@ -263,13 +293,17 @@ enum Made {
 fn make(path: &Path, durability: Durability) -> Result<Made> {
     make_dirs(path, durability)?;
     let store = Store::at(Dir::open(path)?).with_durability(durability);
-    if is_written(store.dir(), LAYOUT)? {
+    if is_finished(store.dir())? {
         return Ok(Made::Before);
     }
-    refuse_strangers(store.dir())?;
-    check_our_version(store.dir())?;
-    let _lock = store.lock()?;
     if is_written(store.dir(), LAYOUT)? {
+        check_version(store.dir())?;
+    } else {
+        refuse_strangers(store.dir())?;
+        check_our_version(store.dir())?;
+    }
+    let _lock = store.lock()?;
+    if is_finished(store.dir())? {
         return Ok(Made::Before);
     }
     let ours = store.ours()?;
@@ -290,6 +324,17 @@ fn make(path: &Path, durability: Durability) -> Result<Made> {
     Ok(Made::Now(store.with_durability(durability)))
 }
 
+/// Whether there is nothing left to make. Where the store was not brought to the disk, a power cut may have left its
+/// names empty.
+fn is_finished(dir: &Dir) -> Result<bool> {
+    let is_unsynced = || match dir.dir(OURS) {
+        Ok(ours) => Ok(ours.stat(UNSYNCED)?.is_some()),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    };
+    Ok(is_written(dir, LAYOUT)? && (is_written(dir, INDEX)? || !is_unsynced()?))
+}
+
 /// Whether there is a file with something in it. A power cut may leave an empty one of what was not synced.
 fn is_written(dir: &Dir, name: &str) -> Result<bool> {
     Ok(dir.stat(name)?.is_some_and(|stat| stat.st_size > 0))
@@ -304,10 +349,10 @@ fn make_dirs(path: &Path, durability: Durability) -> Result<()> {
         Durability::None => Ok(()),
     };
     if path.is_dir() {
-        if durability == Durability::Full {
-            sync_parents(path);
-        }
-        return Ok(());
+        return match durability {
+            Durability::Full => sync_above(&Dir::open(path)?),
+            Durability::None => Ok(()),
+        };
     }
     if let Some(parent) = parent {
         make_dirs(parent, durability)?;
@@ -323,11 +368,40 @@ fn make_dirs(path: &Path, durability: Durability) -> Result<()> {
 }
 
 /// Brings to the disk that a directory is where it is. Who made it, and those above, may have been killed before coming
-/// to this, or may not have cared. What is long there, above a mount say, may be out of reach.
-fn sync_parents(path: &Path) {
-    for parent in path.ancestors().skip(1) {
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        let _ = Dir::open(parent).and_then(|parent| parent.sync());
+/// to this, or may not have cared. How it was named does not say what is above it.
+fn sync_above(dir: &Dir) -> Result<()> {
+    let inode = |dir: &Dir| Ok::<_, Error>(dir.stat(".")?.map(|stat| (stat.st_dev, stat.st_ino)));
+    let (mut last, mut above) = (inode(dir)?, dir.above());
+    loop {
+        let dir = match above {
+            // Somebody else's, and so is what is above it.
+            Err(error) if is_denied(&error) => return Ok(()),
+            found => found?,
+        };
+        let found = inode(&dir)?;
+        if found == last {
+            // The root lies in itself.
+            return Ok(());
+        }
+        match dir.sync() {
+            // There is no disk that could lose it.
+            Err(error) if cannot_be_synced(&error) => {}
+            done => done?,
+        }
+        (last, above) = (found, dir.above());
+    }
+}
+
+fn is_denied(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// Whether a file system says that it does not sync directories, or is only read (fsync(2), `EINVAL` and `EROFS`).
+fn cannot_be_synced(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::ReadOnly { .. } => true,
+        ErrorKind::Io { source, .. } => source.kind() == io::ErrorKind::InvalidInput,
+        _ => false,
     }
 }
 

@@ -16,6 +16,7 @@ use super::graph::is_document;
 use super::index::INDEX;
 use super::index::Index;
 use super::lease::Leases;
+use super::lookups::is_settled;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -37,6 +38,7 @@ pub(super) struct Marks {
     referrers: HashMap<Digest, Vec<Descriptor>>,
     /// The configurations of images that are kept.
     pub(super) configs: Vec<Descriptor>,
+    /// The version of the names that were followed; none if they may have changed since without showing it.
     names: Option<Stat>,
     pub(super) leases: Leases,
     pub(super) checkouts: Checkouts,
@@ -98,6 +100,8 @@ impl Marks {
             if found.is_some() && found.as_ref().map(version) == self.names.as_ref().map(version) {
                 return Ok(());
             }
+            // A file that was changed within this tick of its clock may change again, and look the same.
+            let believed = found.filter(is_settled);
             let is_same = || -> Result<bool> {
                 Ok(store.dir().stat(INDEX)?.as_ref().map(version) == found.as_ref().map(version))
             };
@@ -106,7 +110,7 @@ impl Marks {
                 Err(error) if error.is_not_found() && !is_same()? => {}
                 done => {
                     done?;
-                    self.names = found;
+                    self.names = believed;
                     return Ok(());
                 }
             }

@@ -4,9 +4,11 @@ use std::collections::HashSet;
 
 use super::Store;
 use super::blobs::holds;
+use super::blobs::is_whole;
 use super::graph::Graph;
 use super::index::INDEX;
 use super::index::Index;
+use super::ingest::is_in;
 use super::layout::BLOBS;
 use super::layout::OURS;
 use super::layout::QUARANTINE;
@@ -119,20 +121,25 @@ impl Mending<'_> {
     fn set_aside(&mut self, digest: Digest) -> Result<Option<String>> {
         let Some(dir) = self.store.existing_blobs_dir(digest.algorithm())? else { return Ok(None) };
         let (name, quarantine) = (digest.hex().to_string(), self.store.quarantine_dir()?);
+        let (file, size) = match dir.file_and_size(&name) {
+            Err(error) if error.is_as_good_as_missing() => return Ok(None),
+            found => found?,
+        };
+        // Before the lock is taken: whoever wants to pin waits for it for a minute, and a large blob takes longer to
+        // read.
+        if is_whole(&file, &Descriptor::new(MediaType::OCTET_STREAM, digest, size)) {
+            return Ok(None);
+        }
         // Who fetches it at this moment puts the new file there by a rename; nobody relies on the old one meanwhile.
         let _pins = self.store.hold_off_pins()?;
-        let size = match self.store.size_of(digest)? {
-            Some(size) => size,
-            None => return Ok(None),
-        };
-        if holds(dir, &name, &Descriptor::new(MediaType::OCTET_STREAM, digest, size)) {
+        // As long as it is open, no other file can be taken for it.
+        if !is_in(dir, &name, &file)? {
             return Ok(None);
         }
         let aside = format!("{}-{name}.{:08x}", digest.algorithm(), fastrand::u32(..));
         dir.rename(&name, &quarantine, &aside)?;
-        let moved = quarantine.file_and_size(&aside)?.1;
-        if moved != size || holds(&quarantine, &aside, &Descriptor::new(MediaType::OCTET_STREAM, digest, size)) {
-            // It was put in its place just now.
+        if !is_in(&quarantine, &aside, &file)? {
+            // Another was put in its place just now.
             quarantine.rename(&aside, dir, &name)?;
             return Ok(None);
         }

@@ -180,7 +180,10 @@ impl Store {
             let (pins, _) = ours.make_dir(PINS)?;
             self.durability.sync_dir(&ours)?;
             let (file, text) = (file_of(&found), format!("{found}\n"));
-            atomic::replace(&ours, &format!("{file}.new"), &pins, &file, text.as_bytes(), self.durability)
+            // Called as blobs are that are being written: any number may pin one name at once, and whoever clears those
+            // away clears away what a crash left.
+            let aside = format!("new-{:016x}", fastrand::u64(..));
+            atomic::replace(&self.partial_dir()?, &aside, &pins, &file, text.as_bytes(), self.durability)
         };
         pin().context(|| format!("pin {name}"))
     }

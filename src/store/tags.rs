@@ -7,6 +7,7 @@ use super::index::Entry;
 use super::index::INDEX;
 use super::index::Index;
 use super::index::descriptor_of;
+use super::layout::OURS;
 use super::lookups::is_settled;
 
 use crate::descriptor::Descriptor;
@@ -240,7 +241,7 @@ impl Store {
             return Err(Error::limit(Limit::LayoutSize, MAX_INDEX));
         }
         if content == text {
-            self.settle_names()?;
+            self.sync_names(|| self.put_index(&content))?;
         } else {
             let ours = self.ours()?;
             // What names meant before this change, for whoever must repair a damaged one. Without it there is less to
@@ -258,11 +259,27 @@ impl Store {
     }
 
     /// Brings the names that are there to the disk, whoever gave them.
+    #[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "only pulls rely on names that are there"))]
     pub(crate) fn settle_names(&self) -> Result<()> {
         if self.durability == Durability::None {
             return Ok(());
         }
-        self.durability.sync_file(&self.dir().file(INDEX)?, self.dir())?;
+        if self.dir().stat(OURS)?.is_some() {
+            // Where the store itself is not on the disk, no name in it is.
+            self.ours()?;
+        }
+        self.sync_names(|| {
+            let _lock = self.lock()?;
+            self.put_index(&self.read_index()?)
+        })
+    }
+
+    /// Nobody knows what of a file is on the disk that could not be synced, and the next sync of it would not say: then
+    /// it is written anew.
+    fn sync_names(&self, write_again: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.durability.sync_file(&self.dir().file(INDEX)?, self.dir()).is_err() {
+            return write_again();
+        }
         self.durability.sync_dir(self.dir())
     }
 }

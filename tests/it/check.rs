@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::sync::Mutex;
 
 use layercake::Cancel;
@@ -26,6 +27,9 @@ use crate::support::contents;
 use crate::support::failure;
 use crate::support::name;
 use crate::support::platform;
+use crate::support::tools::example;
+use crate::support::tools::installed;
+use crate::support::tools::run;
 use crate::support::two_layers;
 
 #[track_caller]
@@ -137,6 +141,36 @@ fn misnamed_blobs_get_their_names() {
     assert_eq!(repaired.found, expected);
     assert_eq!((repaired.remaining, repaired.quarantined, repaired.renamed.len()), (vec![], vec![], 2));
     assert_eq!((store.read(&one).unwrap(), store.read(&two).unwrap()), (b"1".to_vec(), b"2".to_vec()));
+}
+
+/// P7: whoever pulls waits for the lock on pins for a minute, and a large blob takes longer to read: a repair reads
+/// none while it holds that.
+#[test]
+fn others_need_not_wait_while_a_repair_reads() {
+    if !installed(&["strace"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let blob = store.write(MediaType::OCTET_STREAM, &[7; 100_000]).unwrap();
+    overwrite(&store, &blob, &[8; 100_000]);
+    let (log, repair) = (scratch.path("log"), example("store"));
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-y", "-e", "trace=read,flock,close,renameat", "-o"]).arg(&log);
+    let ran = run(strace.arg(repair.get_program()).args(["repair", "--store"]).arg(store.path()));
+    let log = fs::read_to_string(log).unwrap();
+    let (mut turns, mut is_held) = (0, false);
+    for line in log.lines() {
+        if line.contains("/layercake>, LOCK_EX") && line.ends_with("= 0") {
+            (turns, is_held) = (turns + 1, true);
+        } else if line.contains("close(") && line.contains("/layercake>") {
+            is_held = false;
+        }
+        let is_blob = line.contains("/blobs/") || line.contains("/quarantine/");
+        assert!(!(is_held && line.contains("read(") && is_blob), "{line}\n{log}");
+    }
+    assert!(turns > 0, "{ran:?}\n{log}");
+    assert_clean(&store);
 }
 
 /// A damaged `index.json` is made anew: names as they were a change ago, and nothing of what is there is lost.

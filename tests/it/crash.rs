@@ -7,6 +7,7 @@
 mod keeping;
 mod making;
 mod one_pass;
+mod unsynced;
 
 use std::path::Path;
 use std::process::Command;

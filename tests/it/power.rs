@@ -523,6 +523,9 @@ fn what_others_left_unsynced_survives_a_power_cut() {
     for scene in [Scene::new("pull", |_| {}), Scene::new("pull", prepare)] {
         states += scene.arguments(&pull).after(First::Unsynced).replay(&look);
     }
+    // Nothing comes, and what is there is relied on.
+    let missing = [&["--policy", "missing"], &pull[..]].concat();
+    states += Scene::new("pull", |_| {}).arguments(&missing).after(First::Unsynced).replay(&look);
     for n in (1..20).filter(|n| every || n % 4 == 1) {
         let first = First::KilledAt(n);
         let mut try_one = |scene: Scene, look: &dyn Fn(&Seen<'_>)| states += scene.after(first).replay(look);

@@ -188,3 +188,20 @@ mod pulls {
         assert!(!client().pull(&app).plan(&store).unwrap().has_room());
     }
 }
+
+/// P7: any number may pin one name at once.
+#[test]
+fn many_pin_one_name_at_once() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let app = name("a:1");
+    image(1, 100).tag(&store, &app).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..200).for_each(|_| store.pin(&app).unwrap()));
+        }
+    });
+    assert!(store.is_pinned(&app).unwrap());
+    assert_eq!(fs::read_dir(store.path().join("layercake/pins")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(store.path().join("layercake/partial")).unwrap().count(), 0);
+}

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -137,6 +138,53 @@ fn creation_survives_empty_files() {
         assert_eq!(store.entries().unwrap().count(), 0);
         assert_eq!(Store::open(&path).unwrap().durability(), Durability::Full);
     }
+}
+
+/// What a power cut leaves of the names, too: they are what they were before their last change, or none.
+#[test]
+fn names_that_a_power_cut_emptied_are_made_again() {
+    let (first, last) = (name("example.com/a:1"), name("example.com/a:2"));
+    let damages: [fn(&Path); 2] = [|file| fs::write(file, "").unwrap(), |file| fs::remove_file(file).unwrap()];
+    for (damage, previous) in damages.iter().flat_map(|damage| [None, Some(""), Some("{")].map(|old| (damage, old))) {
+        let scratch = Scratch::new();
+        let path = scratch.path("store");
+        let store = Store::create_with(&path, Durability::None).unwrap();
+        let blob = store.write(MediaType::OCTET_STREAM, TEXT).unwrap();
+        store.tag(&first, &blob).unwrap();
+        store.tag(&last, &blob).unwrap();
+        fs::write(path.join("note"), "somebody else's").unwrap();
+        if let Some(previous) = previous {
+            fs::write(path.join("layercake/index.json.old"), previous).unwrap();
+        }
+        damage(&path.join("index.json"));
+        let store = Store::open_or_create_with(&path, Durability::None).unwrap();
+        assert_eq!(store.resolve(&first).is_ok(), previous.is_none(), "{previous:?}");
+        assert!(failure(store.resolve(&last)).is_not_found());
+        store.tag(&last, &blob).unwrap();
+        store.gc().unwrap();
+        // Whoever relies on it is not served worse.
+        damage(&path.join("index.json"));
+        let durable = Store::open_or_create(&path).unwrap();
+        durable.tag(&first, &blob).unwrap();
+        assert!(durable.check().unwrap().problems.is_empty() && !path.join("layercake/unsynced").exists());
+    }
+}
+
+/// What was brought to the disk is not emptied by a power cut: whatever did that, nobody guesses what the names were.
+#[test]
+fn names_that_something_else_emptied_are_left_alone() {
+    let scratch = Scratch::new();
+    let path = scratch.path("store");
+    let store = Store::create(&path).unwrap();
+    let blob = store.write(MediaType::OCTET_STREAM, TEXT).unwrap();
+    store.tag(&name("example.com/a:1"), &blob).unwrap();
+    fs::write(path.join("index.json"), "").unwrap();
+    let store = Store::open_or_create(&path).unwrap();
+    assert_kind!(failure(store.tag(&name("example.com/a:2"), &blob)), ErrorKind::InvalidDocument { .. });
+    assert_eq!(fs::read(path.join("index.json")).unwrap(), b"");
+    fs::remove_file(path.join("index.json")).unwrap();
+    assert_kind!(failure(Store::open_or_create(&path)), ErrorKind::NotALayout { .. });
+    assert!(!path.join("index.json").exists());
 }
 
 /// Who relies on a store that was made without waiting for the disk waits for it first, and only once.
