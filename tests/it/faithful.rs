@@ -13,6 +13,7 @@ use crate::support::platform;
 use crate::support::tape::Item;
 use crate::support::tape::tar;
 use crate::support::tools::example;
+use crate::support::tools::install;
 use crate::support::tools::installed;
 use crate::support::tools::is_root;
 use crate::support::tools::run;
@@ -125,7 +126,7 @@ fn plain_users_unpack_too() {
         }
         let mut command = Command::new("setpriv");
         // The program may lie where only root goes.
-        fs::copy(unpack.get_program(), scratch.path("unpack")).unwrap();
+        install(unpack.get_program(), &scratch.path("unpack"));
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(scratch.path("unpack"));
         command
     } else {

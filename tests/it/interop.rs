@@ -5,6 +5,7 @@ pub mod pushing;
 
 use std::fs;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::path::Path;
@@ -12,6 +13,8 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -35,45 +38,50 @@ use crate::support::tools::installed;
 use crate::support::tools::run;
 use crate::support::two_layers;
 
-/// Debian's `docker-registry`, on a port and a directory of its own.
+/// A loopback address that no other test uses, and a free port of it: nobody takes it while the registry is restarted.
+fn place_of_its_own() -> String {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let last = NEXT.fetch_add(1, Ordering::Relaxed);
+    TcpListener::bind((Ipv4Addr::new(127, 0, 1, last), 0)).unwrap().local_addr().unwrap().to_string()
+}
+
+/// Debian's `docker-registry`, on an address and a directory of its own.
 pub struct DockerRegistry {
     child: Child,
-    port: u16,
+    host: String,
     directory: PathBuf,
 }
 
 impl DockerRegistry {
     #[track_caller]
     pub fn start(directory: &Path, options: &str) -> DockerRegistry {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        DockerRegistry::start_at(directory, port, options)
+        DockerRegistry::start_at(directory, &place_of_its_own(), options)
     }
 
     #[track_caller]
     fn start_with_storage(directory: &Path, storage: &str) -> DockerRegistry {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        DockerRegistry::run(directory, port, "", storage, "")
+        DockerRegistry::run(directory, &place_of_its_own(), "", storage, "")
     }
 
     /// With other settings of how it is spoken to.
     #[cfg(feature = "rustls")]
     #[track_caller]
     pub fn start_with_http(directory: &Path, http: &str) -> DockerRegistry {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        DockerRegistry::run(directory, port, "", "", http)
+        let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        DockerRegistry::run(directory, &host, "", "", http)
     }
 
     #[track_caller]
-    fn start_at(directory: &Path, port: u16, options: &str) -> DockerRegistry {
-        DockerRegistry::run(directory, port, options, "", "")
+    fn start_at(directory: &Path, host: &str, options: &str) -> DockerRegistry {
+        DockerRegistry::run(directory, host, options, "", "")
     }
 
     #[track_caller]
-    fn run(directory: &Path, port: u16, options: &str, storage: &str, http: &str) -> DockerRegistry {
+    fn run(directory: &Path, host: &str, options: &str, storage: &str, http: &str) -> DockerRegistry {
         fs::create_dir_all(directory).unwrap();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n{storage}\
-             http: {{addr: \"127.0.0.1:{port}\"{http}}}\n{options}",
+             http: {{addr: \"{host}\"{http}}}\n{options}",
             directory.join("data").display()
         );
         fs::write(directory.join("config.yml"), config).unwrap();
@@ -85,22 +93,22 @@ impl DockerRegistry {
             .spawn()
             .unwrap();
         let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(host).is_err() {
             assert!(start.elapsed() < Duration::from_secs(20), "docker-registry does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
-        DockerRegistry { child, port, directory: directory.to_owned() }
+        DockerRegistry { child, host: host.to_owned(), directory: directory.to_owned() }
     }
 
     pub fn image(&self, name_: &str) -> ImageReference {
-        name(&format!("127.0.0.1:{}/{name_}", self.port))
+        name(&format!("{}/{name_}", self.host))
     }
 
     /// Fills the repository from a layout, as another tool does it.
     #[track_caller]
     fn push(&self, store: &Store, from: &str, to: &str, options: &[&str]) {
         let source = format!("oci:{}:{from}", store.path().display());
-        let target = format!("docker://127.0.0.1:{}/{to}", self.port);
+        let target = format!("docker://{}/{to}", self.host);
         run(Command::new("skopeo")
             .args(["copy", "-q", "--dest-tls-verify=false"])
             .args(options)
@@ -328,7 +336,7 @@ fn a_killed_registry_is_waited_for() {
     fastrand::Rng::with_seed(5).fill(&mut noise);
     let (from, source) = source(&scratch, &Fixture::new(platform("linux/amd64")).layer(&[("noise", &noise)]));
     let registry = DockerRegistry::start(&scratch.path("registry"), "");
-    let port = registry.port;
+    let host = registry.host.clone();
     registry.push(&from, &source, "app:1", &[]);
     let image = registry.image("app:1");
     let store = scratch.store("store");
@@ -349,7 +357,7 @@ fn a_killed_registry_is_waited_for() {
         receive.recv_timeout(Duration::from_secs(30)).unwrap();
         drop(registry);
         std::thread::sleep(Duration::from_millis(300));
-        let _back = DockerRegistry::start_at(&scratch.path("registry"), port, "");
+        let _back = DockerRegistry::start_at(&scratch.path("registry"), &host, "");
         pull.join().unwrap().unwrap()
     });
     let whole = pulled.image.size() + pulled.root.size;

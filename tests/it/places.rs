@@ -28,6 +28,7 @@ use crate::support::name;
 use crate::support::platform;
 use crate::support::tools::Ran;
 use crate::support::tools::example;
+use crate::support::tools::install;
 use crate::support::tools::installed;
 use crate::support::tools::is_root;
 use crate::support::tools::run;
@@ -56,8 +57,7 @@ impl Home {
     fn run(&self, user: u32, mask: &str, program: &str, arguments: &[&str]) -> Ran {
         let copy = self.path("programs").join(program);
         if !copy.exists() {
-            fs::copy(example(program).get_program(), &copy).unwrap();
-            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+            install(example(program).get_program(), &copy);
         }
         let mut command = Command::new("setpriv");
         command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "sh", "-c"]);

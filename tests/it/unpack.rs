@@ -33,6 +33,7 @@ use crate::support::tools::is_root;
 use crate::support::tools::mounts_overlays;
 use crate::support::tools::overlay;
 use crate::support::tools::run;
+use crate::support::tools::unmount;
 use crate::support::tree;
 
 fn fixture() -> Fixture {
@@ -165,7 +166,7 @@ fn a_mount_point_is_refused() {
     let target = scratch.dir("mnt");
     run(std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&target)).ok();
     let error = failure(image.unpack_with(&target, &options()));
-    run(std::process::Command::new("umount").arg(&target)).ok();
+    unmount(&target);
     assert_kind!(error, ErrorKind::AlreadyExists { .. });
 }
 

@@ -22,10 +22,12 @@ use crate::support::platform;
 use crate::support::tape::Item;
 use crate::support::tape::tar;
 use crate::support::tools::example;
+use crate::support::tools::install;
 use crate::support::tools::installed;
 use crate::support::tools::is_root;
 use crate::support::tools::mounts_overlays;
 use crate::support::tools::run;
+use crate::support::tools::unmount;
 use crate::support::tree::lines;
 
 /// A file system in a file, mounted; it is gone when this is dropped.
@@ -147,7 +149,7 @@ fn without_the_right_to_mount() {
     let as_user = |program: &str, arguments: &[&str]| {
         let example = example(program);
         let copy = home.join(program);
-        let _ = fs::copy(example.get_program(), &copy).unwrap();
+        install(example.get_program(), &copy);
         let mut command = Command::new("setpriv");
         command.args(["--reuid=1000", "--regid=1000", "--clear-groups"]).arg(copy).args(arguments);
         run(command.current_dir(&home).env("LAYERCAKE_STORE", home.join("store")))
@@ -201,7 +203,7 @@ fn what_is_mounted_in_it_stays() {
         run(Command::new("mount").arg("--bind").arg(&precious).arg(&point)).ok();
         assert!(work.discard().is_err(), "{mode}");
         assert_eq!(fs::read_to_string(precious.join("file")).unwrap(), "mine\n");
-        run(Command::new("umount").arg(&point)).ok();
+        unmount(&point);
         Checkout::open(&path).unwrap().discard().unwrap();
         assert!(!path.exists());
     }
@@ -224,7 +226,7 @@ fn in_a_user_namespace() {
     let store = layercake::Store::create(home.join("store")).unwrap();
     fixture.tag(&store, &crate::support::name("example.com/app:1")).unwrap();
     for program in ["checkout", "status", "commit", "discard"] {
-        let _ = fs::copy(example(program).get_program(), home.join(program)).unwrap();
+        install(example(program).get_program(), &home.join(program));
     }
     run(Command::new("chown").arg("-R").arg("1000:1000").arg(&home)).ok();
     let script = "set -e; root=$(./checkout --mode overlay example.com/app:1 work); \

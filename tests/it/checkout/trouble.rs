@@ -25,6 +25,7 @@ use crate::support::failure;
 use crate::support::tools::is_root;
 use crate::support::tools::mounts_overlays;
 use crate::support::tools::run;
+use crate::support::tools::unmount;
 
 fn demo(scratch: &Scratch) -> Image {
     let store = scratch.store("store");
@@ -52,7 +53,7 @@ fn links_in_the_place_of_directories_lead_nowhere() {
         let names: &[&str] = if mode == CheckoutMode::Overlay { &["root", "upper", "work"] } else { &["root"] };
         for name in names {
             if mode == CheckoutMode::Overlay && mounts_on(&path.join("root")) == 1 {
-                run(Command::new("umount").arg(path.join("root"))).ok();
+                unmount(&path.join("root"));
             }
             fs::rename(path.join(name), path.join("kept")).unwrap();
             symlink(&elsewhere, path.join(name)).unwrap();
@@ -122,7 +123,7 @@ fn many_open_it_and_one_mounts_it() {
     let path = scratch.path("work");
     let work = checkout(&demo(&scratch), &path, CheckoutMode::Overlay);
     for _ in 0..10 {
-        run(Command::new("umount").arg(work.root())).ok();
+        unmount(work.root());
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| Checkout::open(&path).unwrap());

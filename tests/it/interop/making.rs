@@ -28,6 +28,7 @@ use crate::demo;
 use crate::faithful;
 use crate::support::Scratch;
 use crate::support::name;
+use crate::support::tools::install;
 use crate::support::tools::installed;
 use crate::support::tools::is_root;
 use crate::support::tools::mounts_overlays;
@@ -57,7 +58,7 @@ impl Made {
         let work = image.checkout_with(scratch.path("work"), &CheckoutOptions::new().mode(mode)).unwrap();
         change(work.root());
         if let Some(busybox) = static_busybox() {
-            fs::copy(busybox, work.root().join("bin/busybox")).unwrap();
+            install(busybox, &work.root().join("bin/busybox"));
         }
         let config = ConfigEdit::new().env("GREETING", "hello").working_dir("/srv");
         let options = CommitOptions::new().message("change everything").config(config);
@@ -247,7 +248,7 @@ fn the_demo_plays_on_a_real_registry() {
     let scratch = Scratch::new();
     let registry = DockerRegistry::start(&scratch.path("registry"), "");
     for mode in ["overlay", "copy"] {
-        demo::play(&format!("127.0.0.1:{}", registry.port), mode);
+        demo::play(&registry.host, mode);
     }
 }
 

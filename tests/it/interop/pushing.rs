@@ -209,7 +209,7 @@ fn an_upload_to_a_killed_registry_goes_on() {
     let fixture = Fixture::new(platform("linux/amd64")).layer(&[("noise", &noise)]);
     let image = fixture.write(&store).and_then(|root| store.image_at(&root)).unwrap();
     let registry = DockerRegistry::start(&scratch.path("registry"), "");
-    let port = registry.port;
+    let host = registry.host.clone();
     let there = registry.image("app:1");
     let patient = |failure: &Failure<'_>| (failure.attempt < 200).then_some(Duration::from_millis(100));
     let pushing = Registry::builder().retry(patient).build().unwrap();
@@ -227,7 +227,7 @@ fn an_upload_to_a_killed_registry_goes_on() {
         receive.recv_timeout(Duration::from_secs(30)).unwrap();
         drop(registry);
         std::thread::sleep(Duration::from_millis(300));
-        let _back = DockerRegistry::start_at(&scratch.path("registry"), port, "");
+        let _back = DockerRegistry::start_at(&scratch.path("registry"), &host, "");
         push.join().unwrap().unwrap();
         let target = scratch.store("target");
         client().pull(&there).to(&target).unwrap();

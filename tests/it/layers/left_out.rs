@@ -19,6 +19,7 @@ use crate::support::platform;
 use crate::support::tape::Item;
 use crate::support::tape::tar;
 use crate::support::tools::example;
+use crate::support::tools::install;
 use crate::support::tools::installed;
 use crate::support::tools::run;
 
@@ -55,7 +56,7 @@ fn unpacked(scratch: &Scratch, layers: &[&[Item]], layout: &str) -> (Vec<String>
     [scratch.path("."), targets.clone()].iter().for_each(everyone);
     // The program may lie where only root goes.
     let program = scratch.path("unpack");
-    fs::copy(example("unpack").get_program(), &program).unwrap();
+    install(example("unpack").get_program(), &program);
     let mut command = Command::new(&program);
     if rustix::process::geteuid().is_root() {
         command = Command::new("setpriv");

@@ -1,10 +1,13 @@
 //! Programs that tests drive: the examples of this crate, and other tools where they are installed.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
 
 /// What a program printed, and how it ended.
 #[derive(Debug)]
@@ -44,6 +47,29 @@ pub fn example(name: &str) -> Command {
 
 pub fn run(command: &mut Command) -> Ran {
     Ran::of(command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+}
+
+/// Puts a copy of a program somewhere, for everybody to run.
+///
+/// Another program writes it, because a child that another test starts meanwhile would hold it open for writing, and
+/// the kernel does not run such a file.
+#[track_caller]
+pub fn install(program: impl AsRef<OsStr>, to: &Path) {
+    run(Command::new("install").args(["-m", "755"]).arg(program.as_ref()).arg(to)).ok();
+}
+
+/// Takes away what is mounted. Children that other tests start meanwhile have what is open here, until they run.
+#[track_caller]
+pub fn unmount(point: &Path) {
+    let start = Instant::now();
+    loop {
+        let ran = run(Command::new("umount").arg(point));
+        if ran.status == 0 {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "{ran:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Whether all these programs are installed. Says so if not; under `LAYERCAKE_INTEROP=1` that is a failure.
