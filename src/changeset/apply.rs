@@ -103,15 +103,20 @@ impl<'a> Applier<'a> {
         Applier { report, left_out, claimed, ..self }
     }
 
-    /// Goes on with what was done at another time, to the layers below: so many entries and bytes, and what was left
-    /// out.
-    pub(crate) fn remembering(mut self, entries: u64, bytes: u64, left_out: HashSet<Vec<u8>>) -> Applier<'a> {
+    /// Goes on with what was done at another time, to the layers below: so many entries, bytes, and bytes with holes
+    /// counted; and what was left out.
+    pub(crate) fn remembering(
+        mut self,
+        (entries, bytes, claimed): (u64, u64, u64),
+        left_out: HashSet<Vec<u8>>,
+    ) -> Applier<'a> {
         self.report.done.entries = entries;
         self.report.done.bytes = bytes;
-        Applier { left_out, claimed: bytes, ..self }
+        Applier { left_out, claimed, ..self }
     }
 
-    /// For a root that was made just now: it becomes what a root is that no layer describes.
+    /// For a root that was made just now: it becomes what it is in the layers below, or what a root is that no layer
+    /// describes.
     pub(crate) fn describe_root(&mut self) -> Result<()> {
         self.ground.describe_root()
     }
@@ -119,6 +124,11 @@ impl<'a> Applier<'a> {
     /// What was done so far.
     pub(crate) fn report(&self) -> &Unpacked {
         &self.report.done
+    }
+
+    /// The size of all files so far, holes counted.
+    pub(crate) fn claimed(&self) -> u64 {
+        self.claimed
     }
 
     /// Where things would be that were left out.
@@ -260,6 +270,8 @@ impl<'a> Applier<'a> {
         let made = Made::new(&directory);
         if exists {
             made.keep_xattrs(&entry.xattrs);
+        } else {
+            self.ground.is_new(inode);
         }
         self.dress(&made, entry, owner, at)?;
         self.ground.inherits |= attributes::is_inherited(&entry.xattrs);
@@ -400,7 +412,7 @@ impl<'a> Applier<'a> {
         if target.is_empty() || FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return invalid(format!("a hard link to {:?}, which is a directory", shown()));
         }
-        if self.ground.overlay.as_ref().is_some_and(is_mark) {
+        if self.ground.overlay.as_deref().is_some_and(is_mark) {
             return missing();
         }
         self.ground.check_name(&from, last)?;
@@ -428,8 +440,9 @@ impl<'a> Applier<'a> {
 
     fn leave_out(&mut self, at: &Place<'_>, reason: &str) -> Result<bool> {
         self.report.skip(at.path, SkippedPart::Entry, reason)?;
+        self.ground.left_behind();
         let place = at.parent.folder.join(at.name);
-        if self.ground.overlay.as_ref().is_some_and(Overlay::knows_below) {
+        if self.ground.overlay.as_deref().is_some_and(Overlay::knows_below) {
             // It took the place of what lies below, for all that it is not there.
             self.ground.whiteout(&place)?;
         }

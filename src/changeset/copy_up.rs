@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 
 use crate::changeset::attributes;
 use crate::changeset::attributes::Made;
+use crate::changeset::course::Passage;
 use crate::changeset::ground::Ground;
 use crate::changeset::overlay::Found;
 use crate::changeset::overlay::Seen;
@@ -20,18 +21,22 @@ use crate::fs::rooted::Turn;
 
 impl Ground {
     /// What the way to `name` in `folder` goes on with where this layer has nothing: what lies below.
-    pub(super) fn turn_below(&mut self, folder: &Folder, name: &[u8]) -> Result<Option<Turn>> {
+    pub(super) fn turn_below(&mut self, folder: &Folder, name: &[u8], passage: &mut Passage) -> Result<Option<Turn>> {
         let Some(overlay) = &self.overlay else { return Ok(None) };
-        if self.is_covered(folder.path())? {
-            return Ok(None);
+        if passage.depth_of(folder.path()).is_none() {
+            *passage = Passage::at(overlay, folder.path(), self.covered_from(folder.path())?)?;
         }
-        let Some(found) = overlay.below(&folder.join(name))? else { return Ok(None) };
-        match found.kind() {
-            FileType::Directory => {
+        let found = passage.look(folder.path(), name)?;
+        if let Some(link) = found.as_ref().filter(|found| found.kind() == FileType::Symlink) {
+            return link.target().map(|target| Some(Turn::Link(target)));
+        }
+        // Whatever it is, a directory will be there.
+        passage.enter(name);
+        match found {
+            Some(found) if found.kind() == FileType::Directory => {
                 self.copy_directory(folder, name, &found)?;
                 Ok(Some(Turn::Again))
             }
-            FileType::Symlink => found.target().map(|target| Some(Turn::Link(target))),
             _ => Ok(None),
         }
     }

@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use crate::changeset::attributes;
 use crate::changeset::attributes::Made;
 use crate::changeset::attributes::Owner;
+use crate::changeset::course::Passage;
 use crate::changeset::folding;
 use crate::changeset::overlay::Overlay;
 use crate::changeset::tape::Timestamp;
@@ -97,12 +98,16 @@ struct Pending {
 /// Of each name there is a hash of its directory's inode and itself, keyed so that nobody can choose two that are
 /// one. They go with their directory, whose inode may be used again.
 ///
-/// Beside them stand the directories in which nothing of the layers below is left, under a name that nothing can have:
-/// a layer may say a thousand times that a directory is opaque, and would have a thousand files in it looked at each time.
+/// Beside them stand the directories in which nothing is left that a whiteout would remove: a layer may say a thousand
+/// times that a directory is opaque, and would have a thousand files in it looked at each time.
 #[derive(Debug, Default)]
 struct Marks {
     hashes: HashSet<u64>,
     key: RandomState,
+    emptied: HashSet<Inode>,
+    /// Whether a directory that no layer describes was made since some were emptied: it may stay without content, and
+    /// be removed by the next whiteout.
+    implied: bool,
 }
 
 impl Marks {
@@ -110,15 +115,16 @@ impl Marks {
         self.key.hash_one((directory, name))
     }
 
-    fn emptied(&self, directory: Inode) -> u64 {
-        self.hash(directory, b"/")
+    fn clear(&mut self) {
+        self.hashes.clear();
+        self.emptied.clear();
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Ground {
     pub(super) rooted: Rc<Rooted>,
-    pub(super) overlay: Option<Overlay>,
+    pub(super) overlay: Option<Rc<Overlay>>,
     implied_owner: Owner,
     pending: HashMap<Inode, Pending>,
     marks: Marks,
@@ -139,7 +145,7 @@ impl Ground {
     pub(super) fn new(rooted: Rooted, overlay: Option<Overlay>, implied_owner: Owner, longest: u64) -> Result<Ground> {
         let mut ground = Ground {
             rooted: Rc::new(rooted),
-            overlay,
+            overlay: overlay.map(Rc::new),
             implied_owner,
             pending: HashMap::new(),
             marks: Marks::default(),
@@ -168,7 +174,7 @@ impl Ground {
         made.drop_inherited();
         self.is_found = false;
         let fail = |error| self.error("change the owner of", &root, b"", error);
-        let below = self.overlay.as_ref().map_or(Ok(None), |overlay| overlay.copy_root(&made))?;
+        let below = self.overlay.as_deref().map_or(Ok(None), |overlay| overlay.copy_root(&made))?;
         if below.is_none() {
             made.set_owner(self.implied_owner).map_err(fail)?;
         }
@@ -192,7 +198,7 @@ impl Ground {
             return Ok(Rc::clone(parent));
         }
         let rooted = Rc::clone(&self.rooted);
-        let Some(folder) = rooted.folder(path, &mut Maker(self))? else {
+        let Some(folder) = rooted.folder(path, &mut Maker { ground: self, passage: Passage::default() })? else {
             return Err(Error::not_found(String::from_utf8_lossy(path)));
         };
         let parent = Rc::new(self.enter(folder)?);
@@ -249,24 +255,31 @@ impl Ground {
         !self.marks.hashes.insert(hash)
     }
 
-    /// Whether nothing of the layers below is left in a directory, as a whiteout of this layer found.
+    /// Whether nothing is left in a directory that a whiteout would remove, as one of this layer found.
     pub(super) fn is_emptied(&self, directory: Inode) -> bool {
-        self.marks.hashes.contains(&self.marks.emptied(directory))
+        self.marks.emptied.contains(&directory)
     }
 
-    /// Nothing of the layers below is left in a directory.
+    /// Nothing is left in a directory that a whiteout would remove.
     pub(super) fn set_emptied(&mut self, directory: Inode) {
-        self.marks.hashes.insert(self.marks.emptied(directory));
+        self.marks.emptied.insert(directory);
     }
 
     /// A directory that was made just now is not the one that had its inode before.
     pub(super) fn is_new(&mut self, directory: Inode) {
-        self.marks.hashes.remove(&self.marks.emptied(directory));
+        self.marks.emptied.remove(&directory);
+    }
+
+    /// What was made on the way to something stays without it.
+    pub(super) fn left_behind(&mut self) {
+        if std::mem::take(&mut self.marks.implied) {
+            self.marks.emptied.clear();
+        }
     }
 
     /// Ends a layer: its names are no longer the newest, and its directories are what they are to be.
     pub(super) fn end_layer(&mut self) -> Result<()> {
-        self.marks.hashes.clear();
+        self.marks.clear();
         self.finish_directories()
     }
 
@@ -386,6 +399,7 @@ impl Ground {
             .set_owner(self.implied_owner)
             .map_err(|error| self.error("change the owner of", &parent, name, error))?;
         self.is_new(inode);
+        self.marks.implied = true;
         self.note(inode, folder.join(name), IMPLIED_MODE, IMPLIED_TIME)
     }
 
@@ -420,6 +434,10 @@ impl Ground {
         if self.folding { folding::check(&self.rooted, &parent.folder, name) } else { Ok(()) }
     }
 
+    fn check_entered(&self, folder: &Folder, name: &[u8]) -> Result<()> {
+        if self.folding { self.check_name(&self.enter_again(folder)?, name) } else { Ok(()) }
+    }
+
     pub(super) fn error(&self, what: &str, parent: &Parent, name: &[u8], error: Errno) -> Error {
         self.rooted.error(what, &parent.folder.join(name), error)
     }
@@ -437,31 +455,38 @@ fn is_loop(error: &Error) -> bool {
 }
 
 /// Makes what is missing on the way to something that is added.
-struct Maker<'a>(&'a mut Ground);
+struct Maker<'a> {
+    ground: &'a mut Ground,
+    passage: Passage,
+}
 
 impl Walker for Maker<'_> {
     fn missing(&mut self, folder: &Folder, name: &[u8]) -> Result<Turn> {
-        if let Some(turn) = self.0.turn_below(folder, name)? {
+        if let Some(turn) = self.ground.turn_below(folder, name, &mut self.passage)? {
             return Ok(turn);
         }
-        self.0.make_implied(folder, name)?;
+        self.ground.make_implied(folder, name)?;
         Ok(Turn::Again)
     }
 
     fn blocked(&mut self, folder: &Folder, name: &[u8]) -> Result<Turn> {
-        self.0.make_implied(folder, name)?;
-        let parent = self.0.enter_again(folder)?;
-        self.0.cover(&parent, name)?;
+        self.ground.make_implied(folder, name)?;
+        let parent = self.ground.enter_again(folder)?;
+        self.ground.cover(&parent, name)?;
+        self.passage = Passage::default();
         Ok(Turn::Again)
     }
 
     fn locked(&mut self, folder: &Folder) -> Result<bool> {
-        unlock(self.0, folder)
+        unlock(self.ground, folder)
     }
 
     fn entered(&mut self, folder: &Folder, name: &[u8]) -> Result<()> {
-        let parent = self.0.folding.then(|| self.0.enter_again(folder)).transpose()?;
-        parent.map_or(Ok(()), |parent| self.0.check_name(&parent, name))
+        self.ground.check_entered(folder, name)
+    }
+
+    fn turned_back(&mut self) {
+        self.ground.left_behind();
     }
 }
 
@@ -482,7 +507,7 @@ impl Walker for Seeker<'_> {
     }
 
     fn entered(&mut self, folder: &Folder, name: &[u8]) -> Result<()> {
-        Maker(self.0).entered(folder, name)
+        self.0.check_entered(folder, name)
     }
 }
 
@@ -526,12 +551,12 @@ impl Keeper for Marked<'_> {
     }
 
     fn is_done(&self, directory: Inode) -> bool {
-        self.marks.hashes.contains(&self.marks.emptied(directory))
+        self.marks.emptied.contains(&directory)
     }
 
     /// From now on, only this layer puts something there.
     fn done(&mut self, directory: Inode) {
-        self.marks.hashes.insert(self.marks.emptied(directory));
+        self.marks.emptied.insert(directory);
     }
 
     /// As if the lower layer's had been removed, and this one made again for what is in it: whichever came first.

@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use crate::changeset::course::Course;
 use crate::changeset::ground::Ground;
 use crate::changeset::ground::Parent;
 use crate::changeset::overlay::Found;
@@ -30,7 +31,7 @@ impl Ground {
         let (parent, name) = split(path);
         let Some(parent) = self.resolve(parent)? else { return Ok(()) };
         let path = join(&parent, name);
-        let Some(overlay) = self.overlay.as_ref().filter(|_| can_be(&path)) else { return Ok(()) };
+        let Some(overlay) = self.overlay.as_deref().filter(|_| can_be(&path)) else { return Ok(()) };
         let is_gone = overlay.knows_below() && overlay.below(&path)?.is_none();
         if self.is_blocked(&parent)? {
             return Ok(());
@@ -56,7 +57,7 @@ impl Ground {
     /// Makes a directory hide what lies below it.
     pub(super) fn opaque(&mut self, path: &[u8]) -> Result<()> {
         let Some(path) = self.resolve(path)? else { return Ok(()) };
-        let Some(overlay) = self.overlay.as_ref().filter(|_| can_be(&path)) else { return Ok(()) };
+        let Some(overlay) = self.overlay.as_deref().filter(|_| can_be(&path)) else { return Ok(()) };
         if path.is_empty() && overlay.knows_below() {
             // overlayfs looks for the attribute everywhere but at the root.
             let root = self.parent(b"")?.inode;
@@ -81,7 +82,7 @@ impl Ground {
 
     /// Marks each name that the layers below have in their roots as removed.
     fn empty_root(&mut self, root: Inode) -> Result<()> {
-        let names = self.overlay.as_ref().map(Overlay::names_below).transpose()?.unwrap_or_default();
+        let names = self.overlay.as_deref().map(Overlay::names_below).transpose()?.unwrap_or_default();
         names.iter().try_for_each(|name| self.whiteout(name))?;
         self.set_emptied(root);
         Ok(())
@@ -120,22 +121,16 @@ impl Ground {
     /// a directory. None if it leads in circles.
     pub(super) fn resolve(&self, path: &[u8]) -> Result<Option<Vec<u8>>> {
         let Some(overlay) = &self.overlay else { return Ok(None) };
-        let mut here: Vec<u8> = Vec::new();
+        let mut course = Course::new(overlay, Some(&self.rooted))?;
         let mut links = 0;
         let mut ahead: Vec<Vec<u8>> = Vec::new();
         push(&mut ahead, path);
         while let Some(name) = ahead.pop() {
             if name == b".." {
-                here.truncate(split(&here).0.len());
+                course.leave_to(course.depth().saturating_sub(1))?;
                 continue;
             }
-            let next = join(&here, &name);
-            let found = match overlay.in_layer(&self.rooted, &next)? {
-                Seen::Here(found) => Some(found),
-                Seen::Hidden => None,
-                Seen::Nothing => overlay.below(&next)?,
-            };
-            match found {
+            match course.look(&name)? {
                 Some(found) if found.kind() == FileType::Symlink => {
                     if links == MAX_LINKS {
                         return Ok(None);
@@ -143,14 +138,14 @@ impl Ground {
                     links += 1;
                     let target = found.target()?;
                     if target.starts_with(b"/") {
-                        here.clear();
+                        course.leave_to(0)?;
                     }
                     push(&mut ahead, &target);
                 }
-                _ => here = next,
+                _ => course.enter(&name),
             }
         }
-        Ok(Some(here))
+        Ok(Some(course.path()))
     }
 
     /// Whether this layer has something at a path, or on the way to it, that is no directory.
@@ -168,22 +163,27 @@ impl Ground {
 
     /// Whether this layer hides all that lies below a directory.
     pub(super) fn is_covered(&self, path: &[u8]) -> Result<bool> {
-        let Some(overlay) = &self.overlay else { return Ok(false) };
+        Ok(self.covered_from(path)?.is_some())
+    }
+
+    /// How many names the path of the first directory has, on the way to this one, below which this layer hides all.
+    pub(super) fn covered_from(&self, path: &[u8]) -> Result<Option<usize>> {
+        let Some(overlay) = &self.overlay else { return Ok(None) };
         let mut here = self.rooted.root()?;
         if overlay.is_opaque(&here) {
-            return Ok(true);
+            return Ok(Some(0));
         }
-        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        for (n, name) in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).enumerate() {
             match here.child(name) {
                 Ok(child) => here = child,
-                Err(Errno::NOENT) => return Ok(false),
+                Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
                 Err(error) => return Err(self.rooted.error("open", path, error)),
             }
             if overlay.is_opaque(&here) {
-                return Ok(true);
+                return Ok(Some(n + 1));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }
 

@@ -77,6 +77,7 @@ mod attributes;
 mod capture;
 mod changes;
 mod copy_up;
+mod course;
 mod diff;
 mod entry;
 mod folding;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use rustix::fs::AtFlags;
 use rustix::fs::FileType;
@@ -87,7 +88,7 @@ pub(crate) fn id_maps() -> Option<String> {
 #[derive(Debug)]
 pub(super) struct Overlay {
     namespace: Namespace,
-    lower: Option<Vec<Rooted>>,
+    lower: Option<Vec<Rc<Rooted>>>,
 }
 
 /// Something in a layer.
@@ -107,12 +108,17 @@ pub(super) enum Seen {
 
 impl Overlay {
     pub(super) fn new(namespace: Namespace, lower: Option<Vec<Rooted>>) -> Overlay {
-        Overlay { namespace, lower }
+        Overlay { namespace, lower: lower.map(|lower| lower.into_iter().map(Rc::new).collect()) }
     }
 
     /// Whether there is anything to know of the layers below.
     pub(super) fn knows_below(&self) -> bool {
         self.lower.is_some()
+    }
+
+    /// The layers below that are known, the topmost first.
+    pub(super) fn lower(&self) -> &[Rc<Rooted>] {
+        self.lower.as_deref().unwrap_or_default()
     }
 
     pub(super) fn attribute(&self, name: &str) -> String {
@@ -134,7 +140,7 @@ impl Overlay {
 
     /// What the layers below have at a path in which nothing is a link.
     pub(super) fn below(&self, path: &[u8]) -> Result<Option<Found>> {
-        for layer in self.lower.iter().flatten() {
+        for layer in self.lower() {
             match self.in_layer(layer, path)? {
                 Seen::Here(found) => return Ok(Some(found)),
                 Seen::Hidden => return Ok(None),
@@ -174,7 +180,7 @@ impl Overlay {
     /// Gives a root the owner and the attributes that it has in the layers below, as far as these are known. Returns its
     /// mode and time there.
     pub(super) fn copy_root(&self, made: &Made<'_>) -> Result<Option<(u32, Timestamp)>> {
-        let Some(top) = self.lower.iter().flatten().next() else { return Ok(None) };
+        let Some(top) = self.lower().first() else { return Ok(None) };
         let root = top.root()?;
         let copied = rustix::fs::fstat(&root).and_then(|stat| {
             attributes::copy_owner_and_xattrs(root.as_fd(), &stat, made, is_own)?;
@@ -186,7 +192,7 @@ impl Overlay {
     /// The names in the roots of the layers below.
     pub(super) fn names_below(&self) -> Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
-        for layer in self.lower.iter().flatten() {
+        for layer in self.lower() {
             let fail = |error| layer.error("list", b"", error);
             names.extend(list(&layer.root()?).map_err(fail)?);
         }
@@ -197,6 +203,10 @@ impl Overlay {
 }
 
 impl Found {
+    pub(super) fn new(folder: Folder, name: &[u8], stat: Stat) -> Found {
+        Found { folder, name: name.to_vec(), stat }
+    }
+
     pub(super) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.stat.st_mode)
     }

@@ -13,6 +13,10 @@ use rustix::fs::AtFlags;
 use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
+use rustix::fs::Stat;
+use rustix::fs::Timespec;
+use rustix::fs::Timestamps;
+use rustix::fs::UTIME_OMIT;
 use rustix::io::Errno;
 
 use crate::fs::rooted::Inode;
@@ -55,7 +59,7 @@ impl Keeper for Nothing {
 /// not there is removed already.
 pub(crate) fn remove(parent: BorrowedFd<'_>, name: &[u8], keeper: &mut dyn Keeper) -> Result<(), Errno> {
     let parent = open_above(parent)?;
-    let mut walk = Walk { keeper, levels: vec![Level::new(Inode::of(&rustix::fs::fstat(&parent)?), Vec::new(), true)] };
+    let mut walk = Walk { keeper, levels: vec![Level::new(rustix::fs::fstat(&parent)?, Vec::new(), true)] };
     walk.remove_one(parent.as_fd(), name, FileType::Unknown)?;
     walk.run(parent)
 }
@@ -76,6 +80,8 @@ struct Walk<'a> {
 
 struct Level {
     inode: Inode,
+    /// As it was found.
+    stat: Stat,
     name: Vec<u8>,
     /// Directories in it that were not looked into yet.
     ahead: Vec<CString>,
@@ -85,11 +91,27 @@ struct Level {
     occupied: bool,
     /// Whether all of it is looked at, and not only one name.
     whole: bool,
+    /// Whether something in it was removed.
+    changed: bool,
 }
 
 impl Level {
-    fn new(inode: Inode, name: Vec<u8>, kept: bool) -> Level {
-        Level { inode, name, ahead: Vec::new(), kept, occupied: false, whole: false }
+    fn new(stat: Stat, name: Vec<u8>, kept: bool) -> Level {
+        let inode = Inode::of(&stat);
+        Level { inode, stat, name, ahead: Vec::new(), kept, occupied: false, whole: false, changed: false }
+    }
+
+    /// Makes the directory look as if nothing had been removed in it.
+    fn restore(&self, directory: &OwnedFd) -> Result<(), Errno> {
+        let mtime = Timespec { tv_sec: self.stat.st_mtime, tv_nsec: self.stat.st_mtime_nsec as _ };
+        let atime = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access: atime, last_modification: mtime };
+        rustix::fs::utimensat(directory, "", &times, AtFlags::EMPTY_PATH)?;
+        let mode = Mode::from_raw_mode(self.stat.st_mode & 0o7777);
+        if rustix::fs::fstat(directory)?.st_mode & 0o7777 == mode.as_raw_mode() {
+            return Ok(());
+        }
+        change_mode(directory.as_fd(), mode)
     }
 }
 
@@ -114,6 +136,9 @@ impl Walk<'_> {
             if !level.kept && level.occupied {
                 self.keeper.remains(here.as_fd())?;
             }
+            if level.kept && level.whole && level.changed {
+                level.restore(&here)?;
+            }
             if level.whole && (level.kept || level.occupied) {
                 self.keeper.done(level.inode);
             }
@@ -129,7 +154,7 @@ impl Walk<'_> {
                 above.occupied = true;
             } else {
                 match unlink(here.as_fd(), &level.name, AtFlags::REMOVEDIR) {
-                    Ok(()) | Err(Errno::NOENT) => {}
+                    Ok(()) | Err(Errno::NOENT) => above.changed = true,
                     Err(error) => return Err(error),
                 }
             }
@@ -139,9 +164,9 @@ impl Walk<'_> {
 
     /// Removes what can be removed at once of a directory, and notes what directories there are.
     fn enter(&mut self, directory: &OwnedFd, name: Vec<u8>, kept: bool) -> Result<(), Errno> {
-        let inode = Inode::of(&rustix::fs::fstat(directory)?);
-        let is_done = self.keeper.is_done(inode);
-        self.levels.push(Level { whole: true, ..Level::new(inode, name, kept) });
+        let level = Level { whole: true, ..Level::new(rustix::fs::fstat(directory)?, name, kept) };
+        let is_done = self.keeper.is_done(level.inode);
+        self.levels.push(level);
         for entry in rustix::fs::Dir::read_from(directory)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
@@ -177,7 +202,10 @@ impl Walk<'_> {
             return Ok(());
         }
         match unlink(directory, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) | Err(Errno::NOENT) => {
+                level.changed = true;
+                Ok(())
+            }
             // It was swapped for a directory.
             Err(Errno::ISDIR) => {
                 level.ahead.push(later);

@@ -65,6 +65,28 @@ impl Folder {
         Folder { fd, path: self.path }
     }
 
+    /// Which directory it is.
+    pub(crate) fn inode(&self) -> Result<Inode, Errno> {
+        rustix::fs::fstat(self).map(|stat| Inode::of(&stat))
+    }
+
+    /// The directory above, if it is still this one.
+    pub(crate) fn above(&self, inode: Inode) -> Result<Folder, Errno> {
+        let fd = rustix::fs::openat(self, "..", PLACE, Mode::empty())?;
+        let above = Folder { fd, path: self.path_above().to_vec() };
+        if above.inode()? == inode { Ok(above) } else { Err(Errno::STALE) }
+    }
+
+    fn path_above(&self) -> &[u8] {
+        &self.path[..self.path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)]
+    }
+
+    /// The same once more.
+    pub(crate) fn again(&self) -> Result<Folder, Errno> {
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)?;
+        Ok(self.with_fd(fd))
+    }
+
     /// The same directory by another descriptor.
     pub(crate) fn with_fd(&self, fd: OwnedFd) -> Folder {
         Folder { fd, path: self.path.clone() }
@@ -106,6 +128,9 @@ pub(crate) trait Walker {
 
     /// `name` in `folder` was entered.
     fn entered(&mut self, folder: &Folder, name: &[u8]) -> Result<()>;
+
+    /// A directory was left by way of `..`, though something may have been made on the way to it.
+    fn turned_back(&mut self) {}
 }
 
 /// A root. It is held open, so that it stays the same directory whatever becomes of its name.
@@ -194,22 +219,31 @@ impl Rooted {
     /// Component by component. Each is opened without following links; these are read and followed here.
     fn walk(&self, path: &[u8], walker: &mut dyn Walker) -> Result<Option<Folder>> {
         let mut here = self.root()?;
+        // Which directories lie above it.
+        let mut above = Vec::new();
         let mut ahead = Vec::new();
         push(&mut ahead, path);
         let mut links = 0;
         while let Some(name) = ahead.pop() {
             if name == b".." {
-                here = self.above(&here)?;
+                walker.turned_back();
+                if let Some(inode) = above.pop() {
+                    here = self.above(&here, inode)?;
+                }
                 continue;
             }
             match self.step(&here, &name, walker)? {
-                Step::Into(fd) => here = here.into_child(fd, &name),
+                Step::Into(fd) => {
+                    above.push(here.inode().map_err(|error| self.error("open", here.path(), error))?);
+                    here = here.into_child(fd, &name);
+                }
                 Step::End => return Ok(None),
                 Step::Link(_) if links == MAX_LINKS => return Err(self.error("resolve", path, Errno::LOOP)),
                 Step::Link(target) => {
                     links += 1;
                     if target.starts_with(b"/") {
                         here = self.root()?;
+                        above.clear();
                     }
                     push(&mut ahead, &target);
                 }
@@ -246,10 +280,13 @@ impl Rooted {
         Err(self.error("open", &here.join(name), Errno::LOOP))
     }
 
-    /// The directory above, reached from the root again: `..` of a directory that was moved away would lead outside.
-    fn above(&self, here: &Folder) -> Result<Folder> {
-        let end = here.path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-        let path = &here.path[..end];
+    /// The directory above. Where `..` leads elsewhere, because somebody moved the directory away, or may not be followed,
+    /// it is reached from the root again. That takes longer, and a link may go up a thousand times.
+    fn above(&self, here: &Folder, inode: Inode) -> Result<Folder> {
+        if let Ok(above) = here.above(inode) {
+            return Ok(above);
+        }
+        let path = here.path_above();
         let mut above = self.root()?;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             let fd = rustix::fs::openat(&above, name, PLACE, Mode::empty())

@@ -227,16 +227,17 @@ fn unpack_layer(
 ) -> Result<Record> {
     let left_out: HashSet<Vec<u8>> = below.left_out.iter().cloned().collect();
     let applier = Applier::above(lower, root, options)?;
-    let mut applier = applier.remembering(below.entries, below.bytes, left_out);
+    let mut applier = applier.remembering((below.entries, below.bytes, below.claimed), left_out);
     applier.describe_root()?;
     apply_next(&mut applier, tars, options, Some(layer.descriptor()))?;
     options.observer.event(&Event::Unpacked { layer: layer.descriptor() });
-    let left_out = applier.left_out();
+    let (left_out, claimed) = (applier.left_out(), applier.claimed());
     let done = applier.into_report();
     Ok(Record {
         diff_id: Some(layer.diff_id()),
         entries: done.entries,
         bytes: done.bytes,
+        claimed,
         skipped: done.skipped,
         left_out,
     })

@@ -212,9 +212,12 @@ impl Collector<'_> {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let alone = self.dir.again().and_then(|dir| DirLock::exclusive(dir, Duration::ZERO));
+        // First: whoever is unpacking there looks at the records that it wrote, and must find none of them taken.
+        let Ok(_alone) = self.dir.again().and_then(|dir| DirLock::exclusive(dir, Duration::ZERO)) else {
+            return Ok(None);
+        };
         let Ok(Some(file)) = Locked::alone(file) else { return Ok(None) };
-        if alone.is_err() || !is_in(self.dir, &name, &file)? {
+        if !is_in(self.dir, &name, &file)? {
             return Ok(None);
         }
         // Now nobody can begin to use it; who began before has a record of that by now.

@@ -2,6 +2,7 @@
 //!
 //! The bounds are generous. What is held against them took minutes when each entry looked at all that was there.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
@@ -111,4 +112,92 @@ fn what_was_emptied_is_removed() {
         apply_all(&[base, change], &root, &options());
         assert_eq!(listing(&root), [""; 0], "{last}");
     }
+}
+
+/// L20: the same in the deepest tree that a path can name, above layers that are known and above none.
+#[test]
+fn opaque_whiteouts_of_the_deepest_directories_are_found_at_once() {
+    let deepest = vec!["d"; 2_040].join("/");
+    let scratch = Scratch::new();
+    let (base, root) = (scratch.dir("base"), scratch.dir("root"));
+    let layer = vec![whiteout(&format!("{deepest}/.wh..wh..opq")); 40];
+    quickly(15, || {
+        apply_all(&[vec![Item::dir(&deepest)]], &base, &options().layout(Layout::Overlay));
+        apply_all(&[layer], &root, &options().layout(Layout::Overlay).lower([&base]));
+    });
+}
+
+/// A link may go up and down again some hundred times, and lead to another that does, in a tree as deep as paths are long:
+/// each step costs the same. The story: each way up began at the root, and took a minute for each whiteout.
+#[test]
+fn links_that_go_up_and_down_take_single_steps() {
+    let deepest = vec!["d"; 2_000].join("/");
+    let up_and_down = "../d/".repeat(810);
+    let mut layer = vec![Item::dir(&deepest), Item::symlink("s", &deepest), Item::file("s/f", "")];
+    layer.extend((1..39).map(|n| Item::symlink(format!("s/e{n}"), format!("{up_and_down}e{}", n + 1))));
+    layer.push(Item::symlink("s/e39", "."));
+    layer.extend((0..20).map(|n| whiteout(&format!("s/e1/.wh.x{n}"))));
+    layer.push(Item::file("s/e1/last", ""));
+    for layout in [Layout::Flat, Layout::Overlay] {
+        let scratch = Scratch::new();
+        let root = scratch.dir("root");
+        quickly(30, || apply_all(std::slice::from_ref(&layer), &root, &options().layout(layout)));
+        assert!(root.join(&deepest).join("last").exists(), "{layout:?}");
+    }
+}
+
+/// L3, L4: a directory that was only passed through is no reason to keep anything, also where all was looked at before.
+#[test]
+fn what_is_implied_after_a_whiteout_is_removed_by_the_next() {
+    let scratch = Scratch::new();
+    let root = scratch.dir("root");
+    let change = vec![
+        Item::dir("c"),
+        whiteout("c/.wh..wh..opq"),
+        Item::symlink("b", "c/x/../a"),
+        Item::dir("b/y"),
+        whiteout("c/.wh..wh..opq"),
+    ];
+    apply_all(&[change], &root, &options());
+    assert_eq!(listing(&root), ["b -> c/x/../a", "c/", "c/a/", "c/a/y/"]);
+}
+
+/// L20: a directory may get the inode of one that was emptied and removed before: what was copied up into it goes.
+#[test]
+fn a_new_directory_is_not_taken_for_an_emptied_one() {
+    let scratch = Scratch::new();
+    let (base, root) = (scratch.dir("base"), scratch.dir("root"));
+    let overlay = options().layout(Layout::Overlay);
+    let pairs = 0..8;
+    let below = |n| [Item::dir(format!("p{n}/a/s")), Item::file(format!("p{n}/b/other"), "x")];
+    apply_all(&[pairs.clone().flat_map(below).collect()], &base, &overlay.clone());
+    let change = |n| {
+        [
+            whiteout(&format!("p{n}/a/s/.wh..wh..opq")),
+            whiteout(&format!("p{n}/.wh.a")),
+            Item::dir(format!("p{n}/b")),
+            Item::hard_link(format!("p{n}/l"), format!("p{n}/b/other")),
+            whiteout(&format!("p{n}/b/.wh..wh..opq")),
+        ]
+    };
+    apply_all(&[pairs.clone().flat_map(change).collect()], &root, &overlay.lower([&base]));
+    for n in pairs {
+        assert_eq!(std::fs::read_dir(root.join(format!("p{n}/b"))).unwrap().count(), 0, "{n}");
+        assert_eq!(std::fs::read(root.join(format!("p{n}/l"))).unwrap(), b"x", "{n}");
+    }
+}
+
+/// P2: what is removed in a directory of this layer's leaves its time and mode as they are said to be, also where so many
+/// directories came in between that this one was finished.
+#[test]
+fn removing_leaves_a_finished_directory_as_it_was() {
+    let scratch = Scratch::new();
+    let root = scratch.dir("root");
+    let mut change = vec![Item::dir("p"), Item::dir("p/d").mode(0o555).mtime(42)];
+    change.extend((0..17_000).map(|n| Item::dir(format!("other/{n}"))));
+    change.push(whiteout("p/.wh..wh..opq"));
+    apply_all(&[vec![Item::file("p/d/old", "")], change], &root, &options());
+    let stat = std::fs::symlink_metadata(root.join("p/d")).unwrap();
+    assert_eq!((stat.mtime(), stat.mode() & 0o7777), (42, 0o555));
+    assert_eq!(std::fs::read_dir(root.join("p/d")).unwrap().count(), 0);
 }
