@@ -1,18 +1,16 @@
 //! The images that `docker save` put into an archive: its `manifest.json`.
 
 use std::collections::HashMap;
-use std::fmt;
 
 use serde::Deserialize;
-use serde::Deserializer;
-use serde::de;
-use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::at_most::AtMost;
 use super::members::Held;
 use super::members::MANIFEST;
 use super::members::Members;
+use super::plan::MAX_NAMES;
 use super::plan::Plan;
 use super::plan::Source;
 
@@ -32,6 +30,8 @@ use crate::media_type::MediaType;
 
 /// How many images a `manifest.json` lists at most.
 const MAX_IMAGES: usize = 10_000;
+/// More layers of an image are not read, whatever the limits are.
+const MAX_LAYERS: usize = 64 << 10;
 
 /// An image in `manifest.json`. Paths are members', not the file system's.
 #[derive(Deserialize)]
@@ -39,9 +39,9 @@ const MAX_IMAGES: usize = 10_000;
 struct Item {
     config: String,
     #[serde(default)]
-    repo_tags: Option<Vec<String>>,
+    repo_tags: Option<AtMost<String, MAX_NAMES>>,
     #[serde(default)]
-    layers: Option<Vec<String>>,
+    layers: Option<AtMost<String, MAX_LAYERS>>,
 }
 
 pub(super) fn plan(members: &mut Members, limits: Limits, cancel: &Cancel, plan: &mut Plan) -> Result<()> {
@@ -89,7 +89,7 @@ pub(super) fn add_names(members: &mut Members, plan: &mut Plan) -> Result<()> {
         let item = Item::of(item)?;
         let config = members.find(&item.config).map(|number| members.held(number).digest);
         let Some(root) = config.ok().and_then(|config| by_config.get(&config)) else { continue };
-        plan.add_called(root, item.names());
+        plan.add_called(root, item.names())?;
     }
     Ok(())
 }
@@ -100,49 +100,23 @@ impl Item {
     }
 
     fn names(&self) -> &[String] {
-        self.repo_tags.as_deref().unwrap_or_default()
+        self.repo_tags.as_ref().map_or(&[], |names| &names.0)
     }
 
     fn paths(&self) -> &[String] {
-        self.layers.as_deref().unwrap_or_default()
+        self.layers.as_ref().map_or(&[], |layers| &layers.0)
     }
 }
 
 /// What is said of each image, as text: taken apart, all of them together may take ten times as much memory.
 fn items(members: &Members) -> Result<Vec<Box<RawValue>>> {
     let content = members.document(MANIFEST).unwrap_or_default();
-    let Items(items) = serde_json::from_slice(content).map_err(|e| Error::invalid_document(MANIFEST, e))?;
+    let items = serde_json::from_slice(content).map_err(|error| Error::invalid_document(MANIFEST, error));
+    let AtMost::<_, MAX_IMAGES>(items) = items?;
     if items.len() > MAX_IMAGES {
         return Err(Error::limit(Limit::Documents, MAX_IMAGES as u64));
     }
     Ok(items)
-}
-
-/// A list of which no more is kept than is needed to see that it is too long.
-struct Items(Vec<Box<RawValue>>);
-
-impl<'de> Deserialize<'de> for Items {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Items, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Items;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of images")
-            }
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Items, A::Error> {
-                let mut items = Vec::new();
-                while items.len() <= MAX_IMAGES {
-                    match list.next_element()? {
-                        Some(item) => items.push(item),
-                        None => return Ok(Items(items)),
-                    }
-                }
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Items(items))
-            }
-        }
-        deserializer.deserialize_seq(Visitor)
-    }
 }
 
 struct Reading<'a> {
@@ -164,6 +138,9 @@ impl Reading<'_> {
         let config = Config::with_digest(self.members.content(number)?, digest)?;
         let paths = item.paths();
         self.limits.check(Limit::Layers, paths.len() as u64)?;
+        if paths.len() > MAX_LAYERS {
+            return Err(Error::limit(Limit::Layers, MAX_LAYERS as u64));
+        }
         config.check_layers(paths.len())?;
         for (n, (path, diff_id)) in paths.iter().zip(config.diff_ids()?).enumerate() {
             self.layer(path, *diff_id).context(|| format!("layer {} of {}", n + 1, paths.len()))?;
@@ -172,8 +149,7 @@ impl Reading<'_> {
         self.plan.add(config, Source::Member(number));
         let root = Descriptor::of(MediaType::OCI_MANIFEST, &manifest(self.members, &text)?);
         self.plan.add(root.clone(), Source::Made(text));
-        self.plan.add_called(&root, item.names());
-        Ok(())
+        self.plan.add_called(&root, item.names())
     }
 
     fn layer(&mut self, path: &str, diff_id: Digest) -> Result<()> {

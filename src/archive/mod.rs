@@ -32,6 +32,7 @@
 //!
 //! It does not: read archives of Docker before 1.10 (2016), which have no `manifest.json`; or decompress xz and bzip2.
 
+mod at_most;
 mod docker;
 mod import;
 mod intake;

@@ -7,6 +7,9 @@ use serde_json::value::RawValue;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
+use crate::error::Error;
+use crate::error::Limit;
+use crate::error::Result;
 use crate::reference::ImageReference;
 use crate::store::Name;
 
@@ -30,6 +33,9 @@ pub struct LoadedImage {
     /// What else the archive calls it: texts that are no names of images, such as bare tags. They may be anything.
     pub other_names: Vec<String>,
 }
+
+/// How many names a `manifest.json` gives to images at most. Each takes some hundred bytes of memory.
+pub(super) const MAX_NAMES: usize = 50_000;
 
 /// What is to be put into the store: blobs before the documents that lead to them.
 #[derive(Default)]
@@ -75,10 +81,11 @@ impl Plan {
         }
     }
 
-    /// Adds an image, if it was not met before, and texts that it is called by.
-    pub(super) fn add_called(&mut self, root: &Descriptor, texts: &[String]) {
+    /// Adds an image, if it was not met before, and texts that it is called by. Fails if there are too many by now.
+    pub(super) fn add_called(&mut self, root: &Descriptor, texts: &[String]) -> Result<()> {
         self.image(root);
         texts.iter().for_each(|text| self.add_text(root, text));
+        if self.names.len() > MAX_NAMES { Err(Error::limit(Limit::Names, MAX_NAMES as u64)) } else { Ok(()) }
     }
 
     fn image(&mut self, root: &Descriptor) -> &mut LoadedImage {

@@ -26,6 +26,8 @@ pub enum Limit {
     Pages,
     /// How many documents an index leads to.
     Documents,
+    /// How many names an archive gives to its images.
+    Names,
     /// The bytes that come out of one compressed layer.
     UnpackedSize,
     /// How many bytes come out of a compressed layer for each that goes in.
@@ -59,6 +61,7 @@ impl fmt::Display for Limit {
             Limit::Redirects => "number of redirects",
             Limit::Pages => "number of pages",
             Limit::Documents => "number of documents",
+            Limit::Names => "number of names",
             Limit::UnpackedSize => "unpacked bytes of a layer",
             Limit::ExpansionRatio => "expansion ratio of a layer",
             Limit::Entries => "number of entries",

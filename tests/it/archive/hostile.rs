@@ -198,6 +198,13 @@ fn what_is_too_much_is_refused() {
     assert_eq!(limit(&refused(&archive[..])), Limit::DocumentSize);
     let images = vec![json!({ "Config": "x" }); 10_001];
     assert_eq!(limit(&refused(&with_manifest(&json!(images))[..])), Limit::Documents);
+    // One image says it all.
+    let image = |layers: usize, names: usize| {
+        let names: Vec<String> = (0..names).map(|n| format!("a:{n}")).collect();
+        json!([{ "Config": Classic::new().config(0), "RepoTags": names, "Layers": vec!["one/layer.tar"; layers] }])
+    };
+    assert_eq!(limit(&refused(&with_manifest(&image(400_000, 0))[..])), Limit::Layers);
+    assert_eq!(limit(&refused(&with_manifest(&image(1, 60_000))[..])), Limit::Names);
 }
 
 /// P9: a `manifest.json` says of a layer in four bytes what takes a hundred and more in a manifest. Those of many
