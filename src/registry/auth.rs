@@ -51,7 +51,7 @@ const ATTEMPTS: usize = 3;
 /// A registry, and what we want from it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Purpose {
-    /// The host as names write it, which credentials are kept under.
+    /// What the host's credentials are kept under.
     host: String,
     /// The repository on it; empty where the request is about none.
     repository: String,

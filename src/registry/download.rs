@@ -39,7 +39,7 @@ pub(crate) struct Download {
     bounded: bool,
     /// Where the part ends that is on its way, if that is before the blob's end.
     part_end: Option<u64>,
-    /// Whether the registry answered a request for a part with something useless.
+    /// Whether whoever is asked answered a request for a part with something useless.
     whole_only: bool,
     /// Whether it was a mirror that answered last.
     is_mirrored: bool,
@@ -231,6 +231,7 @@ impl Download {
         // A mirror had its chance. That the registry itself has its own next takes neither a policy nor a pause.
         self.endpoint = self.endpoint.without_mirrors();
         if mem::take(&mut self.is_mirrored) {
+            self.whole_only = false;
             return Ok(());
         }
         if self.offset >= self.failed_at + PROGRESS {

@@ -63,7 +63,7 @@ impl Host {
     /// Reads from this host first, which has the same repositories; several are tried in their order. What a mirror
     /// does not have, or cannot give, comes from the next, and in the end from the host itself. A mirror never sees
     /// the host's credentials; it may have its own, and its own settings. All that is asked of it by digest is
-    /// verified, and what is not what was promised is an error; of what a tag means, its word counts.
+    /// verified, and a blob with another digest than it should have is an error; of what a tag means, its word counts.
     pub fn mirror(mut self, host: impl Into<String>) -> Host {
         self.mirrors.push(host.into().to_ascii_lowercase());
         self

@@ -31,7 +31,7 @@ const MAX_HEADERS: usize = 64 << 10;
 const BUFFER: usize = 128 << 10;
 /// How many bytes of an answer that nobody wants are read, so that its connection can be used again.
 const SMALL_REST: u64 = 4 << 10;
-/// For how long that is tried: a new connection takes no longer.
+/// For how long more of it is waited for. One wait may last as long as any between two pieces.
 const BRIEFLY: Duration = Duration::from_millis(200);
 
 /// No limit is longer: an `Instant` has a largest value, and sizes come from outside.
@@ -195,7 +195,7 @@ impl Response {
 
 /// The bytes of an answer. Errors of reading are this crate's.
 ///
-/// When it is dropped, its connection can be used again if there was little left to read, and that comes at once.
+/// When it is dropped, its connection can be used again if there was little left to read, and that comes soon.
 pub(super) struct Body {
     reader: ureq::BodyReader<'static>,
     origin: Origin,

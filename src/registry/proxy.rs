@@ -66,8 +66,11 @@ fn split(entry: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// `.example.com` and `*.example.com` are the subdomains alone.
+/// `.example.com` and `*.example.com` are the subdomains alone, `*` is all, and nothing is none.
 fn covers(entry: &str, host: &str) -> bool {
+    if entry.is_empty() {
+        return false;
+    }
     let bare = |text: &str| text.trim_start_matches('[').trim_end_matches(']').to_owned();
     let domain = entry.trim_start_matches('*');
     if domain.starts_with('.') || domain.is_empty() {
@@ -116,6 +119,7 @@ mod tests {
             ("2001:db8::1", "[2001:db8::1]", true),
             ("[2001:db8::1]:443", "[2001:db8::1]", true),
             (" ,", "example.com", false),
+            (":443", "example.com", false),
         ] {
             let proxy = find(&[("HTTPS_PROXY", "http://proxy"), ("no_proxy", exceptions)]).unwrap();
             let origin = Origin { https: true, host: host.to_owned(), port: 443 };

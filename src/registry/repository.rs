@@ -107,34 +107,7 @@ impl Repository {
 
     pub(crate) fn resolve_watched(&self, identifier: &Identifier, watch: &Watch<'_>) -> Result<Option<Descriptor>> {
         let make = |url| Request::head(url).header("accept", accept());
-        let response = self.read("HEAD", &self.0.manifest_path(identifier), watch, make, |response| {
-            if response.status() == 200 { Ok(response) } else { Err(refusal(response)) }
-        })?;
-        let media_type = response.header("content-type").map(MediaType::from);
-        if media_type.as_ref().is_some_and(MediaType::is_schema1) {
-            return Err(ErrorKind::Schema1.into());
-        }
-        let digest = content_digest(&response)?;
-        if let (Identifier::Digest(expected), Some(found)) = (identifier, digest)
-            && expected.algorithm() == found.algorithm()
-            && *expected != found
-        {
-            return Err(ErrorKind::DigestMismatch { expected: *expected, found }.into());
-        }
-        let known = media_type.filter(|media_type| media_type.is_manifest() || media_type.is_index());
-        // What was asked for by digest is that, whichever other names the registry has for it.
-        let digest = match identifier {
-            Identifier::Digest(digest) => Some(*digest),
-            Identifier::Tag(_) => digest,
-        };
-        // No manifest is empty: some proxies say 0 of whatever has no body.
-        let size = response.content_length().filter(|size| *size > 0);
-        Ok(match (known, digest, size) {
-            (Some(media_type), Some(digest), Some(size)) => {
-                Some(Descriptor::new(MediaType::from(media_type.essence()), digest, size))
-            }
-            _ => None,
-        })
+        self.read("HEAD", &self.0.manifest_path(identifier), watch, make, |response| promised(identifier, response))
     }
 
     pub(crate) fn fetch_watched(&self, identifier: &Identifier, watch: &Watch<'_>) -> Result<Root> {
@@ -226,6 +199,35 @@ pub(super) fn with_request(error: Error, method: &str, url: &Url) -> Error {
         ErrorKind::Registry(_) => error,
         _ => error.context(format!("{method} {url}")),
     }
+}
+
+/// What the answer to a HEAD request promises; none if it says too little.
+fn promised(identifier: &Identifier, response: Response) -> Result<Option<Descriptor>> {
+    if response.status() != 200 {
+        return Err(refusal(response));
+    }
+    let media_type = response.header("content-type").map(MediaType::from);
+    if media_type.as_ref().is_some_and(MediaType::is_schema1) {
+        return Err(ErrorKind::Schema1.into());
+    }
+    let found = content_digest(&response)?;
+    // What was asked for by digest is that, whichever other names the registry has for it.
+    let digest = match (identifier, found) {
+        (Identifier::Digest(expected), Some(found))
+            if expected.algorithm() == found.algorithm() && *expected != found =>
+        {
+            return Err(ErrorKind::DigestMismatch { expected: *expected, found }.into());
+        }
+        (Identifier::Digest(expected), _) => Some(*expected),
+        (Identifier::Tag(_), found) => found,
+    };
+    let known = media_type.filter(|media_type| media_type.is_manifest() || media_type.is_index());
+    // No manifest is empty: some proxies say 0 of whatever has no body.
+    let size = response.content_length().filter(|size| *size > 0);
+    Ok(known
+        .zip(digest)
+        .zip(size)
+        .map(|((media_type, digest), size)| Descriptor::new(MediaType::from(media_type.essence()), digest, size)))
 }
 
 /// A manifest's bytes, and what the answer's headers say of them.

@@ -42,8 +42,24 @@ pub(super) fn has(endpoint: &Endpoint, blob: &Descriptor, access: &Access<'_>, w
     let request = Request::head(endpoint.url(endpoint.blob_path(blob.digest)));
     let response = endpoint.send(request, &[*access], watch)?;
     match response.status() {
-        // Some proxies say 0 of whatever has no body.
-        200 => Ok(response.content_length().is_none_or(|length| length == blob.size || length == 0)),
+        // Some proxies say 0 of whatever has no body; some registries have an empty file.
+        200 if response.content_length() == Some(0) && blob.size > 0 => begins(endpoint, blob, access, watch),
+        200 => Ok(response.content_length().is_none_or(|length| length == blob.size)),
+        404 => Ok(false),
+        _ => Err(refusal(response)),
+    }
+}
+
+/// The same by beginning to fetch the blob.
+fn begins(endpoint: &Endpoint, blob: &Descriptor, access: &Access<'_>, watch: &Watch<'_>) -> Result<bool> {
+    let url = endpoint.url(endpoint.blob_path(blob.digest));
+    let response = endpoint.send(Request { expected: blob.size, ..Request::get(url) }, &[*access], watch)?;
+    match response.status() {
+        200 => {
+            let is_whole = response.content_length().is_none_or(|length| length == blob.size);
+            response.into_body().discard();
+            Ok(is_whole)
+        }
         404 => Ok(false),
         _ => Err(refusal(response)),
     }

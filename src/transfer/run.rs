@@ -35,7 +35,8 @@ use crate::store::Store;
 
 /// How much of a blob is hashed and written at a time: large writes that begin at multiples of their size are cheaper.
 const CHUNK: usize = 256 << 10;
-/// For how long a chunk is waited for. After that, whoever watches or reads gets what is there.
+/// For how long a chunk is waited for. After that, whoever watches or reads gets what is there, as soon as more comes or
+/// nothing does for as long as a connection may be silent.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// One pull on its way.

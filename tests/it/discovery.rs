@@ -275,6 +275,9 @@ fn a_length_of_nothing_is_no_length() {
     assert!(app.has_blob(manifest.config()).unwrap());
     let store = served.scratch.store("store");
     client().pull(&served.registry.reference("app:1").unwrap()).to(&store).unwrap();
+    // A registry may have an empty file, too.
+    served.registry.fault(Fault::on("/blobs/").method("GET").body(""));
+    assert!(!app.has_blob(manifest.config()).unwrap());
 }
 
 /// Section 2.2: one HEAD request says whether there is something newer, by the digest of the index.

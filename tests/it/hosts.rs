@@ -89,6 +89,21 @@ fn a_mirror_that_breaks_off_is_passed_over() {
     }
 }
 
+/// What a mirror says of a tag may make no sense: then the registry itself is asked.
+#[test]
+fn a_mirror_that_talks_nonsense_is_passed_over() {
+    let nonsense = [
+        ("docker-content-digest", "sha256:rubbish"),
+        ("content-type", "application/vnd.docker.distribution.manifest.v1+json"),
+    ];
+    for (header, value) in nonsense {
+        let (served, image, mirror) = mirrored();
+        mirror.fault(Fault::on("/manifests/").method("HEAD").header(header, value));
+        client_of(&image, &[&mirror]).pull(&image).to(&served.scratch.store("store")).unwrap();
+        assert_eq!(served.count("HEAD", "/manifests/"), 1, "{header}");
+    }
+}
+
 /// P10: a mirror never sees the registry's credentials; it may have its own.
 #[test]
 fn a_mirror_sees_its_own_credentials() {
