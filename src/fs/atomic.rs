@@ -9,6 +9,7 @@ use rustix::fs::Advice;
 use crate::error::Error;
 use crate::error::Result;
 use crate::fs::dir::Dir;
+use crate::fs::lock::Locked;
 
 /// What a store promises of a power cut, or of a crash of the kernel.
 ///
@@ -68,8 +69,10 @@ pub(crate) fn replace(
     durability: Durability,
 ) -> Result<()> {
     workshop.remove(aside)?;
-    let mut file = workshop.new_file(aside)?;
-    let written = file.write_all(content).map_err(|error| Error::io("write", &workshop.path().join(aside), error));
+    let file = workshop.new_file(aside)?;
+    // Whoever clears away what crashes left lets those be that are locked.
+    let _writing = Locked::alone(&file);
+    let written = (&file).write_all(content).map_err(|error| Error::io("write", &workshop.path().join(aside), error));
     let published =
         written.and_then(|()| durability.sync_file(&file, workshop)).and_then(|()| workshop.rename(aside, dir, name));
     if let Err(error) = published {

@@ -41,8 +41,8 @@ pub(super) const QUARANTINE: &str = "quarantine";
 pub(super) const FACTS: &str = "facts";
 const LOCK: &str = "lock";
 const VERSION: &str = "version";
-/// Is there if whoever made the store did not bring that to the disk.
-const UNSYNCED: &str = "unsynced";
+/// Is there if whoever made the store, or changed its names, did not bring that to the disk.
+pub(super) const UNSYNCED: &str = "unsynced";
 
 const LAYOUT_VERSION: &str = "1.0.0";
 const OUR_VERSION: &str = "1";
@@ -302,7 +302,7 @@ fn make(path: &Path, durability: Durability) -> Result<Made> {
         refuse_strangers(store.dir())?;
         check_our_version(store.dir())?;
     }
-    let _lock = store.lock()?;
+    let lock = store.lock()?;
     if is_finished(store.dir())? {
         return Ok(Made::Before);
     }
@@ -320,8 +320,11 @@ fn make(path: &Path, durability: Durability) -> Result<Made> {
         }
         atomic::replace(&ours, &format!("{name}.new"), store.dir(), name, content, store.durability)?;
     }
+    drop(lock);
     // Anew: who was here before may not have finished, nor cared for the disk.
-    Ok(Made::Now(store.with_durability(durability)))
+    let store = store.with_durability(durability);
+    store.ours()?;
+    Ok(Made::Now(store))
 }
 
 /// Whether there is nothing left to make. Where the store was not brought to the disk, a power cut may have left its
@@ -343,9 +346,10 @@ fn is_written(dir: &Dir, name: &str) -> Result<bool> {
 /// Like `create_dir_all`, and if wanted, the new names survive a power cut. Nobody else may write there, whatever the
 /// umask.
 fn make_dirs(path: &Path, durability: Durability) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let here = Path::new(".");
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(here);
     let sync_parent = || match durability {
-        Durability::Full => Dir::open(parent.unwrap_or(Path::new(".")))?.sync(),
+        Durability::Full => Dir::open(parent)?.sync(),
         Durability::None => Ok(()),
     };
     if path.is_dir() {
@@ -354,7 +358,7 @@ fn make_dirs(path: &Path, durability: Durability) -> Result<()> {
             Durability::None => Ok(()),
         };
     }
-    if let Some(parent) = parent {
+    if path != here {
         make_dirs(parent, durability)?;
     }
     match fs::DirBuilder::new().mode(0o755).create(path) {

@@ -8,6 +8,7 @@ use super::index::INDEX;
 use super::index::Index;
 use super::index::descriptor_of;
 use super::layout::OURS;
+use super::layout::UNSYNCED;
 use super::lookups::is_settled;
 
 use crate::descriptor::Descriptor;
@@ -255,6 +256,10 @@ impl Store {
     /// Replaces `index.json`, under the lock on names.
     pub(super) fn put_index(&self, content: &str) -> Result<()> {
         let ours = self.ours()?;
+        if self.durability == Durability::None {
+            // Another handle may have brought the names to the disk; what replaces them is not there.
+            ours.file_to_write(UNSYNCED)?;
+        }
         atomic::replace(&ours, "index.json.new", self.dir(), INDEX, content.as_bytes(), self.durability)
     }
 

@@ -170,6 +170,22 @@ fn names_that_a_power_cut_emptied_are_made_again() {
     }
 }
 
+/// Where one does not wait for the disk, and another did before, a power cut may take the names of both.
+#[test]
+fn names_that_replaced_durable_ones_are_made_again() {
+    let (first, last) = (name("example.com/a:1"), name("example.com/a:2"));
+    let scratch = Scratch::new();
+    let path = scratch.path("store");
+    let store = Store::create(&path).unwrap();
+    let blob = store.write(MediaType::OCTET_STREAM, TEXT).unwrap();
+    store.tag(&first, &blob).unwrap();
+    Store::open_or_create_with(&path, Durability::None).unwrap().tag(&last, &blob).unwrap();
+    fs::write(path.join("index.json"), "").unwrap();
+    let store = Store::open_or_create(&path).unwrap();
+    assert!(store.resolve(&first).is_ok() && failure(store.resolve(&last)).is_not_found());
+    assert!(!path.join("layercake/unsynced").exists());
+}
+
 /// What was brought to the disk is not emptied by a power cut: whatever did that, nobody guesses what the names were.
 #[test]
 fn names_that_something_else_emptied_are_left_alone() {

@@ -77,6 +77,25 @@ fn all_that_is_above_a_store_is_synced() {
     assert!(!scene.is_marked());
 }
 
+/// P5: so it is when it is made there, and named by its name alone.
+#[test]
+fn all_that_is_above_a_new_store_is_synced() {
+    if !installed(&["strace"]) {
+        return;
+    }
+    let (served, image) = Served::with(&Fixture::demo());
+    let here = served.scratch.path("n1/n2");
+    fs::create_dir_all(&here).unwrap();
+    let (log, pull) = (served.scratch.path("log"), example("pull"));
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-y", "-e", "trace=fsync", "-o"]).arg(&log).arg(pull.get_program());
+    run(strace.args(["--store", "store", &image.to_string()]).current_dir(&here)).ok();
+    let log = fs::read_to_string(log).unwrap();
+    for above in here.canonicalize().unwrap().ancestors() {
+        assert!(synced(&log).contains(&above), "{} is not synced:\n{log}", above.display());
+    }
+}
+
 /// P5, case 119: a sync that fails is an error, and what could not be synced is not synced again but written anew.
 #[test]
 fn what_makes_a_store_is_never_synced_twice() {
