@@ -525,7 +525,7 @@ fn names_that_just_changed_are_read_again_before_deleting() {
         return;
     }
     let scratch = Scratch::new();
-    let store = scratch.store("store");
+    let store = Store::create(scratch.path("store")).unwrap();
     let root = Fixture::demo().tag(&store, &name("kept")).unwrap();
     let readings = || {
         store.write(MediaType::OCTET_STREAM, b"garbage").unwrap();

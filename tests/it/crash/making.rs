@@ -29,7 +29,8 @@ struct Workshop {
 impl Workshop {
     fn new() -> Workshop {
         let scratch = Scratch::new();
-        let store = scratch.store("store");
+        // On the disk, so that nobody brings it there first.
+        let store = Store::create(scratch.path("store")).unwrap();
         Fixture::new(platform("linux/amd64")).layer(&[("base", &[7; 2000])]).tag(&store, &name("kept")).unwrap();
         let source = scratch.store("source");
         two().tag(&source, &name("example.com/made:1")).unwrap();
