@@ -26,6 +26,10 @@ use crate::error::Error;
 use crate::error::Result;
 
 pub(super) const INDEX: &str = "index.json";
+/// The most bytes of `index.json`: some 300,000 names.
+pub(super) const MAX_INDEX: u64 = 128 << 20;
+/// What `index.json` was before the last change, in the folder of what is ours.
+pub(super) const PREVIOUS_INDEX: &str = "index.json.old";
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";

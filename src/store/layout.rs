@@ -13,8 +13,8 @@ use super::LOCK_LIMIT;
 use super::Store;
 use super::index::INDEX;
 use super::index::Index;
-use super::tags::MAX_INDEX;
-use super::tags::PREVIOUS_INDEX;
+use super::index::MAX_INDEX;
+use super::index::PREVIOUS_INDEX;
 
 use crate::digest::Algorithm;
 use crate::error::Context;

@@ -8,6 +8,8 @@ use super::blobs::is_whole;
 use super::graph::Graph;
 use super::index::INDEX;
 use super::index::Index;
+use super::index::MAX_INDEX;
+use super::index::PREVIOUS_INDEX;
 use super::ingest::is_in;
 use super::layout::BLOBS;
 use super::layout::OURS;
@@ -16,8 +18,6 @@ use super::names::Name;
 use super::problem::CheckOptions;
 use super::problem::Checked;
 use super::problem::Problem;
-use super::tags::MAX_INDEX;
-use super::tags::PREVIOUS_INDEX;
 use super::unpacked;
 
 use crate::descriptor::Descriptor;

@@ -6,6 +6,8 @@ use super::Store;
 use super::index::Entry;
 use super::index::INDEX;
 use super::index::Index;
+use super::index::MAX_INDEX;
+use super::index::PREVIOUS_INDEX;
 use super::index::descriptor_of;
 use super::layout::OURS;
 use super::layout::UNSYNCED;
@@ -20,11 +22,6 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::atomic;
 use crate::reference::ImageReference;
-
-/// The most bytes of `index.json`: some 300,000 names.
-pub(super) const MAX_INDEX: u64 = 128 << 20;
-/// What `index.json` was before the last change, in the folder of what is ours.
-pub(super) const PREVIOUS_INDEX: &str = "index.json.old";
 
 /// What a name is to mean at the moment in which it is changed.
 #[non_exhaustive]
