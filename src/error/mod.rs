@@ -200,6 +200,13 @@ pub enum ErrorKind {
         /// What is wrong.
         reason: String,
     },
+    /// A directory or file is not believed, because another user of the machine owns it or may write to it.
+    Untrusted {
+        /// The directory or file.
+        path: PathBuf,
+        /// Who owns it, or who may write to it.
+        reason: String,
+    },
     /// There is something already where something is to be made.
     AlreadyExists {
         /// Where.

@@ -55,6 +55,11 @@ impl fmt::Display for ErrorKind {
             ErrorKind::InvalidLayer { reason } => write!(f, "invalid layer: {reason}"),
             ErrorKind::InvalidArchive { reason } => write!(f, "invalid archive: {reason}"),
             ErrorKind::InvalidCheckout { path, reason } => write!(f, "working copy {}: {reason}", path.display()),
+            ErrorKind::Untrusted { path, reason } => write!(
+                f,
+                "{} is not trusted: {reason}; run as its owner, take the write permission away, or trust it explicitly",
+                path.display()
+            ),
             ErrorKind::Collision { path, existing } => write!(
                 f,
                 "the file system takes {:?} for {:?}, which is there: unpack where case and spelling count",

@@ -4,6 +4,8 @@
 //! without following a symbolic link. [`atomic`] replaces a file so that readers see the old or the new one.
 //! [`Lock`](lock::Lock) keeps other processes and threads out, and dies with its holder.
 //!
+//! [`trust`] decides whether another user of the machine could have changed what is read.
+//!
 //! A root file system is trusted even less: [`Rooted`](rooted::Rooted) leads to a directory below a root without ever
 //! leaving it, and [`remove`] removes trees.
 
@@ -14,6 +16,7 @@ pub(crate) mod dir;
 pub(crate) mod lock;
 pub(crate) mod remove;
 pub(crate) mod rooted;
+pub(crate) mod trust;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -4,6 +4,7 @@
 
 pub mod http;
 pub mod model;
+pub mod neighbours;
 #[cfg(feature = "registry")]
 pub mod scripted;
 pub mod tape;
