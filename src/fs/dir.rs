@@ -115,6 +115,11 @@ impl Dir {
         Ok((self.dir(name)?, made))
     }
 
+    /// Returns owner, mode and the rest of what `fstat` says of this directory.
+    pub(crate) fn own_stat(&self) -> Result<Stat> {
+        rustix::fs::fstat(&self.fd).map_err(|e| read_error(&self.path, e))
+    }
+
     /// Whether it is this process's user's.
     pub(crate) fn is_own(&self) -> Result<bool> {
         let stat = rustix::fs::fstat(&self.fd).map_err(|e| read_error(&self.path, e))?;

@@ -13,6 +13,7 @@ pub(crate) mod aside;
 pub(crate) mod atomic;
 pub(crate) mod descent;
 pub(crate) mod dir;
+pub(crate) mod disk_usage;
 pub(crate) mod lock;
 pub(crate) mod remove;
 pub(crate) mod rooted;

@@ -31,6 +31,8 @@ pub(super) struct Record {
     pub(super) bytes: u64,
     /// The size of all files, holes counted.
     pub(super) claimed: u64,
+    /// Disk space of this layer alone, as `du` counts it.
+    pub(super) disk: u64,
     /// What of this layer could not be unpacked.
     pub(super) skipped: Vec<Skipped>,
     /// Where things would be that were left out, in all layers up to this one.
@@ -46,6 +48,8 @@ struct Text {
     bytes: u64,
     /// Records had none at first.
     claimed: Option<u64>,
+    #[serde(default)]
+    disk: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     skipped: Vec<SkippedText>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -81,6 +85,7 @@ impl Record {
             entries: text.entries,
             bytes: text.bytes,
             claimed: text.claimed.unwrap_or(text.bytes),
+            disk: text.disk,
             skipped: text.skipped.into_iter().map(SkippedText::decoded).collect(),
             left_out: text.left_out.iter().map(|path| path_of_text(path)).collect(),
         }))
@@ -104,6 +109,7 @@ impl Record {
             entries: self.entries,
             bytes: self.bytes,
             claimed: Some(self.claimed),
+            disk: self.disk,
             skipped: self.skipped.iter().map(SkippedText::of).collect(),
             left_out: self.left_out.iter().map(|path| path_to_text(path)).collect(),
         };
@@ -168,8 +174,8 @@ mod tests {
         let skip = |what| Skipped { path: to_path(b"a/\xff b"), what, reason: "why".to_owned() };
         let skipped = vec![skip(SkippedPart::Entry), skip(SkippedPart::Xattr("user.x".to_owned()))];
         let left_out = vec![b"dev/\xfe%".to_vec()];
-        let record =
-            Record { diff_id: Some(Digest::sha256(b"layer")), entries: 3, bytes: 4, claimed: 5, skipped, left_out };
+        let diff_id = Some(Digest::sha256(b"layer"));
+        let record = Record { diff_id, entries: 3, bytes: 4, claimed: 5, disk: 6, skipped, left_out };
         let mut file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut file, &record.to_bytes(chain).unwrap()).unwrap();
         std::io::Seek::rewind(&mut file).unwrap();

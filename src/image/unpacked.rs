@@ -36,6 +36,7 @@ use crate::event::Event;
 use crate::fs::aside::Aside;
 use crate::fs::atomic;
 use crate::fs::dir::Dir;
+use crate::fs::disk_usage::allocated;
 use crate::fs::lock::DirLock;
 use crate::fs::lock::Lock;
 use crate::fs::lock::Locked;
@@ -50,6 +51,8 @@ use crate::store::Durability;
 
 /// How long one process waits for another that unpacks the same layers.
 const LIMIT: Duration = Duration::from_secs(900);
+/// Disk space that a record takes is a multiple of this on most file systems.
+const BLOCK: u64 = 4096;
 /// And how long for others to let go of layers that are damaged.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -162,11 +165,17 @@ impl Image {
     /// Gives the directories their names, and then writes that they are whole.
     fn publish(&self, dir: &Dir, chains: &[Digest], asides: Vec<Aside>, records: &[Record]) -> Result<()> {
         let durability = self.store().durability();
-        let texts = chains.iter().zip(records).map(|(chain, record)| record.to_bytes(*chain));
-        let texts: Vec<Vec<u8>> = texts.collect::<Result<_>>()?;
         if durability == Durability::Full {
             rustix::fs::syncfs(dir).map_err(|error| Error::io("sync", dir.path(), error.into()))?;
         }
+        // File systems that allocate late know only now how much that is.
+        let texts = chains.iter().zip(records).zip(&asides).map(|((chain, record), aside)| {
+            let tree = allocated(aside.dir()?)?;
+            let length = record.to_bytes(*chain)?.len() as u64;
+            let disk = tree.saturating_add(length.next_multiple_of(BLOCK));
+            Record { disk, ..record.clone() }.to_bytes(*chain)
+        });
+        let texts: Vec<Vec<u8>> = texts.collect::<Result<_>>()?;
         asides.into_iter().try_for_each(|aside| aside.publish(false))?;
         durability.sync_dir(dir)?;
         for (chain, text) in chains.iter().zip(texts) {
@@ -238,6 +247,7 @@ fn unpack_layer(
         entries: done.entries,
         bytes: done.bytes,
         claimed,
+        disk: 0,
         skipped: done.skipped,
         left_out,
     })

@@ -157,7 +157,7 @@ impl Store {
         let mut unpacked: u64 = 0;
         for (_, dir) in unpacked::folders(self)? {
             for chain in unpacked::Listed::of(&dir)?.records {
-                unpacked = unpacked.saturating_add(unpacked::record(&dir, chain).map_or(0, |record| record.bytes));
+                unpacked = unpacked.saturating_add(unpacked::disk_bytes(&dir, chain));
             }
         }
         let stored: u64 = blobs.values().fold(0, |sum, size| sum.saturating_add(*size));

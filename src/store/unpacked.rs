@@ -41,8 +41,9 @@ const MAX_RECORD: u64 = 256 << 20;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Record {
     pub(super) chain_id: Digest,
+    /// Disk space of the layer alone, as `du` counts it.
     #[serde(default)]
-    pub(super) bytes: u64,
+    disk: u64,
 }
 
 /// What the folder of one way to give owners has.
@@ -149,6 +150,11 @@ pub(super) fn record(dir: &Dir, chain: Digest) -> Result<Record> {
     serde_json::from_slice(&content).map_err(|error| Error::invalid_document("record of an unpacked layer", error))
 }
 
+/// Returns the disk space of an unpacked layer, as it was counted when it was made. A record that cannot be read says 0.
+pub(super) fn disk_bytes(dir: &Dir, chain: Digest) -> u64 {
+    record(dir, chain).map_or(0, |record| record.disk)
+}
+
 /// Removes records without their trees, and trees without a record.
 pub(super) fn mend(store: &Store) -> Result<()> {
     let options = GcOptions::new();
@@ -224,7 +230,7 @@ impl Collector<'_> {
         if self.is_used(chain)? {
             return Ok(None);
         }
-        let bytes = record(self.dir, chain).map_or(0, |record| record.bytes);
+        let bytes = disk_bytes(self.dir, chain);
         if !self.options.dry_run {
             self.dir.remove(&name)?;
             // A power cut must not bring the record back over what is left of the tree.

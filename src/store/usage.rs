@@ -13,8 +13,8 @@ use super::lease::Leases;
 use super::names::Name;
 use super::unpacked::Listed;
 use super::unpacked::chains_of;
+use super::unpacked::disk_bytes;
 use super::unpacked::folders;
-use super::unpacked::record;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -37,7 +37,7 @@ pub struct Usage {
     pub unreferenced: u64,
     /// The bytes of unfinished blobs.
     pub partial: u64,
-    /// The bytes of unpacked layers, as was written down when they were made.
+    /// Disk space of unpacked layers, as `du` counts it. It is counted once, when they are made.
     pub unpacked: u64,
     items: Vec<Item>,
 }
@@ -56,7 +56,7 @@ pub struct ImageUsage {
     pub shared: u64,
     /// Of these, what only this leads to.
     pub unique: u64,
-    /// The bytes of its layers where they are unpacked.
+    /// Disk space of its layers where they are unpacked.
     pub unpacked: u64,
     /// What [`Store::remove`] and [`Store::gc`] would free if it had no name any more: what is unique to it, packed and
     /// unpacked, and neither leased nor used by a working copy.
@@ -315,8 +315,7 @@ fn trees(store: &Store) -> Result<HashMap<Digest, Vec<(String, u64)>>> {
     let mut trees: HashMap<Digest, Vec<(String, u64)>> = HashMap::new();
     for (owners, dir) in folders(store)? {
         for chain in Listed::of(&dir)?.records {
-            let bytes = record(&dir, chain).map_or(0, |record| record.bytes);
-            trees.entry(chain).or_default().push((owners.clone(), bytes));
+            trees.entry(chain).or_default().push((owners.clone(), disk_bytes(&dir, chain)));
         }
     }
     Ok(trees)

@@ -409,13 +409,13 @@ fn working_copies_keep_their_images() {
     assert!(!copy.record.exists());
 }
 
-/// An unpacked layer of so many bytes, as its record says.
+/// An unpacked layer that takes so much disk space, as its record says.
 pub fn unpack(store: &Store, owners: &str, chain: Digest, bytes: u64) -> std::path::PathBuf {
     let folder = store.path().join("layercake/unpacked").join(owners);
     let tree = folder.join(chain.hex().to_string());
     fs::create_dir_all(tree.join("etc")).unwrap();
     fs::write(tree.join("etc/motd"), "hello\n").unwrap();
-    let record = json!({ "diffId": chain, "chainId": chain, "entries": 2, "bytes": bytes });
+    let record = json!({ "diffId": chain, "chainId": chain, "entries": 2, "bytes": 0, "disk": bytes });
     fs::write(folder.join(format!("{}.json", chain.hex())), record.to_string()).unwrap();
     tree
 }

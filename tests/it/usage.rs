@@ -1,9 +1,13 @@
 //! Where the bytes are, to the last one.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
 
 use layercake::MediaType;
 use layercake::Store;
+use layercake::checkout::CheckoutMode;
+use layercake::checkout::CheckoutOptions;
 use layercake::store::ImageUsage;
 use layercake::store::Usage;
 use layercake::testing::Fixture;
@@ -12,6 +16,11 @@ use crate::gc::at_once;
 use crate::support::Scratch;
 use crate::support::name;
 use crate::support::platform;
+use crate::support::tape::Item;
+use crate::support::tape::tar;
+use crate::support::tools::installed;
+use crate::support::tools::is_root;
+use crate::support::tools::run;
 use crate::support::two_layers;
 
 fn image<'a>(usage: &'a Usage, called: &str) -> (usize, &'a ImageUsage) {
@@ -95,4 +104,78 @@ fn leases_and_unpacked_layers_count() {
     store.untag(name("app:1")).unwrap();
     assert_eq!(store.gc_with(&at_once()).unwrap().bytes, app.reclaimable);
     assert!(trees.keys().all(|tree| !tree.exists()));
+}
+
+/// Disk space of a directory in bytes, as `du` counts it.
+fn du(path: &Path) -> u64 {
+    let printed = run(Command::new("du").args(["-s", "--block-size=1"]).arg(path)).ok();
+    printed.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[track_caller]
+fn assert_close(found: u64, expected: u64) {
+    assert!(found.abs_diff(expected) * 50 <= expected, "{found} is not {expected} within 2 %");
+}
+
+/// A layer with small files, large ones, holes, hard links, symbolic links and whiteouts; a few MiB.
+fn mixed_layer(n: usize) -> Vec<u8> {
+    let mut items = vec![Item::dir(format!("{n}/"))];
+    for file in 0..150 {
+        items.push(Item::file(format!("{n}/small-{file}"), vec![b's'; 40 * file]));
+    }
+    items.push(Item::file(format!("{n}/large"), vec![b'l'; 2 << 20]));
+    for link in 0..20 {
+        items.push(Item::hard_link(format!("{n}/link-{link}"), format!("{n}/large")));
+        items.push(Item::symlink(format!("{n}/symbolic-{link}"), "large"));
+    }
+    let hole = Item::file(format!("{n}/hole"), "AB").pax("GNU.sparse.major", "0").pax("GNU.sparse.size", "1073741824");
+    items.push(hole.pax("GNU.sparse.map", "2,1,1073741823,1"));
+    if n > 0 {
+        items.push(Item::file(format!("{}/.wh.small-0", n - 1), ""));
+    }
+    tar(&items)
+}
+
+/// P9: the story: each record had the sum of all layers below, so five layers of 0.65 GB counted as 2.35 GB, and a pull of
+/// 300 kB was refused.
+#[test]
+fn unpacked_layers_take_what_du_says() {
+    if !is_root() || !installed(&["du"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let fixture = (0..5).fold(Fixture::new(platform("linux/amd64")), |fixture, n| fixture.raw_layer(mixed_layer(n)));
+    fixture.tag(&store, &name("app:1")).unwrap();
+    let copy = CheckoutOptions::new().mode(CheckoutMode::Copy);
+    let work = store.image(name("app:1")).unwrap().checkout_with(scratch.path("work"), &copy).unwrap();
+    let unpacked = store.path().join("layercake/unpacked");
+    let before = du(&unpacked);
+    let usage = store.usage().unwrap();
+    assert_close(usage.unpacked, before);
+    assert_eq!(image(&usage, "app:1").1.unpacked, usage.unpacked);
+
+    store.set_limit(Some(1 << 40)).unwrap();
+    let used = store.room().unwrap().used;
+    assert_eq!(used, usage.bytes + usage.unpacked);
+    #[cfg(feature = "registry")]
+    {
+        let mut noise = vec![0; 300_000];
+        fastrand::Rng::with_seed(14).fill(&mut noise);
+        let small = Fixture::new(platform("linux/amd64")).layer(&[("noise", &noise)]);
+        let (_served, small) = crate::support::Served::with(&small);
+        let pull = || crate::support::client().pull(&small).to(&store);
+        store.set_limit(Some(used + 200_000)).unwrap();
+        assert!(matches!(pull().unwrap_err().kind(), layercake::ErrorKind::StorageFull { .. }));
+        store.set_limit(Some(used + 400_000)).unwrap();
+        pull().unwrap();
+        store.remove(small).unwrap();
+    }
+
+    work.discard().unwrap();
+    store.untag(name("app:1")).unwrap();
+    let blobs = store.usage().unwrap().bytes;
+    let collected = store.gc_with(&at_once()).unwrap();
+    assert_eq!((collected.unpacked, bytes(&store)), (5, 0));
+    assert_close(collected.bytes - blobs, before - du(&unpacked));
 }
