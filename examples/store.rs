@@ -44,7 +44,7 @@ fn run() -> support::Result {
     let store = options.common.store()?;
     match options.command.as_deref() {
         Some("gc") => gc(&store, &options.gc),
-        Some("check") => found(&store.check()?.problems),
+        Some("check") => check(&store),
         Some("repair") => repaired(&repair(&store)?),
         Some("usage") => usage(&store),
         _ => Err(USAGE.into()),
@@ -81,6 +81,17 @@ fn gc(store: &Store, options: &GcOptions) -> support::Result {
     let blobs = collected.blobs.len();
     support::print(&format!("{blobs} blobs, {partials} unfinished, {unpacked} unpacked layers"))?;
     support::print(&format!("Total reclaimed space: {}", human::size(collected.bytes)))
+}
+
+fn check(store: &Store) -> support::Result {
+    let checked = store.check()?;
+    if let Some(reason) = &checked.ignored {
+        support::print(&format!("not used: layercake: {reason}"))?;
+    }
+    if checked.unverified > 0 {
+        support::print(&format!("not verified: {} unpacked layers", checked.unverified))?;
+    }
+    found(&checked.problems)
 }
 
 /// Prints what is wrong; that anything is, is an error.

@@ -1,8 +1,10 @@
 //! Publishing files: readers see nothing, the old one, or the new one whole.
 
 use std::fs::File;
+use std::fs::Permissions;
 use std::io::Write;
 use std::num::NonZeroU64;
+use std::os::unix::fs::PermissionsExt;
 
 use rustix::fs::Advice;
 
@@ -68,8 +70,26 @@ pub(crate) fn replace(
     content: &[u8],
     durability: Durability,
 ) -> Result<()> {
+    replace_with_mode(workshop, aside, dir, name, content, None, durability)
+}
+
+/// The same with this mode. Default: closed to other users.
+pub(crate) fn replace_with_mode(
+    workshop: &Dir,
+    aside: &str,
+    dir: &Dir,
+    name: &str,
+    content: &[u8],
+    mode: Option<u32>,
+    durability: Durability,
+) -> Result<()> {
     workshop.remove(aside)?;
     let file = workshop.new_file(aside)?;
+    if let Some(mode) = mode {
+        let permissions = Permissions::from_mode(mode);
+        file.set_permissions(permissions)
+            .map_err(|error| Error::io("set the mode of", &workshop.path().join(aside), error))?;
+    }
     // Whoever clears away what crashes left lets those be that are locked.
     let _writing = Locked::alone(&file);
     let written = (&file).write_all(content).map_err(|error| Error::io("write", &workshop.path().join(aside), error));

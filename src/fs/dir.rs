@@ -15,6 +15,7 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::AtFlags;
 use rustix::fs::CWD;
 use rustix::fs::FileType;
+use rustix::fs::Gid;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::Stat;
@@ -22,6 +23,7 @@ use rustix::fs::Timespec;
 use rustix::fs::Timestamps;
 use rustix::fs::UTIME_NOW;
 use rustix::fs::UTIME_OMIT;
+use rustix::fs::Uid;
 use rustix::io::Errno;
 
 use crate::error::Error;
@@ -34,10 +36,10 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags
 /// `NONBLOCK`, so that a FIFO in the place of a file cannot hang its reader.
 const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
-/// What directories are made with, less the caller's umask: never writable for others.
-const DIR_MODE: Mode = Mode::from_raw_mode(0o755);
-/// What files are made with, less the caller's umask.
-const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+/// Mode of new directories: closed to other users, whatever the umask.
+const DIR_MODE: Mode = Mode::RWXU;
+/// Mode of new files: closed to other users, whatever the umask.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 
 /// An open directory, and the path it was opened by, which only error messages use.
 ///
@@ -46,6 +48,8 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 pub(crate) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+    /// User and group that what is made in here is given to, if not this process's.
+    owner: Option<(Uid, Gid)>,
 }
 
 impl AsFd for Dir {
@@ -65,12 +69,12 @@ impl Dir {
     pub(crate) fn open(path: &Path) -> Result<Dir> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| read_error(path, e))?;
-        Ok(Dir { fd, path: path.to_owned() })
+        Ok(Dir { fd, path: path.to_owned(), owner: None })
     }
 
     /// One that is open already.
     pub(crate) fn of(fd: OwnedFd, path: &Path) -> Dir {
-        Dir { fd, path: path.to_owned() }
+        Dir { fd, path: path.to_owned(), owner: None }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -81,7 +85,7 @@ impl Dir {
     pub(crate) fn above(&self) -> Result<Dir> {
         let path = self.path.join("..");
         let fd = rustix::fs::openat(&self.fd, "..", DIRECTORY, Mode::empty()).map_err(|e| read_error(&path, e))?;
-        Ok(Dir { fd, path })
+        Ok(Dir { fd, path, owner: None })
     }
 
     /// Where it lies at this moment, whatever it was opened by.
@@ -95,14 +99,14 @@ impl Dir {
     pub(crate) fn again(&self) -> Result<Dir> {
         let flags = OFlags::RDONLY | DIRECTORY;
         let fd = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(|e| read_error(&self.path, e))?;
-        Ok(Dir { fd, path: self.path.clone() })
+        Ok(Dir { fd, path: self.path.clone(), owner: self.owner })
     }
 
     /// The directory `name` in this one.
     pub(crate) fn dir(&self, name: &str) -> Result<Dir> {
         let path = self.path.join(name);
         let fd = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty()).map_err(|e| read_error(&path, e))?;
-        Ok(Dir { fd, path })
+        Ok(Dir { fd, path, owner: self.owner })
     }
 
     /// The same, made if it is missing. Says whether it was.
@@ -112,7 +116,25 @@ impl Dir {
             Err(Errno::EXIST) => false,
             Err(error) => return Err(write_error(&self.path.join(name), error)),
         };
-        Ok((self.dir(name)?, made))
+        let dir = self.dir(name)?;
+        if made {
+            self.give(&dir, name)?;
+        }
+        Ok((dir, made))
+    }
+
+    /// The same directory: what is made in it, and below it, is given to its owner. For root in the store of another user.
+    pub(crate) fn made_for_its_owner(mut self) -> Result<Dir> {
+        let stat = self.own_stat()?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
+            self.owner = Some((Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)));
+        }
+        Ok(self)
+    }
+
+    fn give(&self, made: impl AsFd, name: &str) -> Result<()> {
+        let Some((user, group)) = self.owner else { return Ok(()) };
+        rustix::fs::fchown(made, Some(user), Some(group)).map_err(|e| write_error(&self.path.join(name), e))
     }
 
     /// Returns owner, mode and the rest of what `fstat` says of this directory.
@@ -120,19 +142,17 @@ impl Dir {
         rustix::fs::fstat(&self.fd).map_err(|e| read_error(&self.path, e))
     }
 
-    /// Whether it is this process's user's.
-    pub(crate) fn is_own(&self) -> Result<bool> {
-        let stat = rustix::fs::fstat(&self.fd).map_err(|e| read_error(&self.path, e))?;
-        Ok(stat.st_uid == rustix::process::geteuid().as_raw())
+    /// Sets mode 0700. A directory that has it already may lie on a read-only file system.
+    pub(crate) fn close_to_others(&self) -> Result<()> {
+        self.set_own_mode(0o700)
     }
 
-    /// Lets nobody but the owner in. One that is closed already may be on a disk that is only read.
-    pub(crate) fn close_to_others(&self) -> Result<()> {
-        let stat = rustix::fs::fstat(&self.fd).map_err(|e| read_error(&self.path, e))?;
-        if Mode::from_raw_mode(stat.st_mode & 0o7777) == Mode::RWXU {
+    /// Sets the mode of this directory, unless it has that mode already.
+    pub(crate) fn set_own_mode(&self, mode: u32) -> Result<()> {
+        if self.own_stat()?.st_mode & 0o7777 == mode {
             return Ok(());
         }
-        rustix::fs::fchmod(&self.fd, Mode::RWXU).map_err(|e| write_error(&self.path, e))
+        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode)).map_err(|e| write_error(&self.path, e))
     }
 
     /// The regular file `name`, to be read.
@@ -151,7 +171,9 @@ impl Dir {
     pub(crate) fn file_to_write(&self, name: &str) -> Result<File> {
         let fd = rustix::fs::openat(&self.fd, name, FILE | OFlags::RDWR | OFlags::CREATE, FILE_MODE)
             .map_err(|e| write_error(&self.path.join(name), e))?;
-        Ok(self.regular(fd, name)?.0)
+        let file = self.regular(fd, name)?.0;
+        self.give(&file, name)?;
+        Ok(file)
     }
 
     fn regular(&self, fd: OwnedFd, name: &str) -> Result<(File, u64)> {
@@ -168,6 +190,7 @@ impl Dir {
         let flags = FILE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let fd =
             rustix::fs::openat(&self.fd, name, flags, FILE_MODE).map_err(|e| write_error(&self.path.join(name), e))?;
+        self.give(&fd, name)?;
         Ok(File::from(fd))
     }
 

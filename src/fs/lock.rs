@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
 use rustix::fs::FlockOperation;
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use crate::error::Error;
@@ -114,6 +115,7 @@ impl Lock {
     /// Takes the lock on the file `name` in `dir`, waiting at most `limit` for others.
     pub(crate) fn acquire(dir: &Dir, name: &str, limit: Duration) -> Result<Lock> {
         let file = dir.file_to_write(name)?;
+        require_own(&file, dir, name)?;
         let fail = |error: Errno| Error::io("lock", &dir.path().join(name), error.into());
         let file = match Locked::within(file, Sharing::Alone, limit).map_err(fail)? {
             Ok(locked) => locked,
@@ -126,6 +128,23 @@ impl Lock {
         let _ = file.write_all_at(Note::own().to_string().as_bytes(), 0);
         Ok(Lock(file))
     }
+}
+
+/// Makes sure that no other user can take the lock on a file: it must belong to this user, or to the owner of a directory
+/// that the caller trusts, and is closed to others if it is open.
+fn require_own(file: &File, dir: &Dir, name: &str) -> Result<()> {
+    let path = dir.path().join(name);
+    let fail = |error: Errno| Error::io("look at", &path, error.into());
+    let stat = rustix::fs::fstat(file).map_err(fail)?;
+    let user = rustix::process::geteuid().as_raw();
+    if stat.st_uid != user && stat.st_uid != dir.own_stat()?.st_uid {
+        let reason = format!("the lock belongs to user {}, and this process runs as user {user}", stat.st_uid);
+        return Err(ErrorKind::Untrusted { path, reason }.into());
+    }
+    if stat.st_mode & 0o077 != 0 {
+        rustix::fs::fchmod(file, Mode::RUSR | Mode::WUSR).map_err(fail)?;
+    }
+    Ok(())
 }
 
 impl Drop for Lock {

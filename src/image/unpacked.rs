@@ -13,6 +13,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::record::Record;
@@ -85,10 +86,6 @@ impl Image {
         options.limits.check(Limit::Layers, layers.len() as u64)?;
         let chains = self.config()?.chain_ids()?;
         let dir = self.store().unpacked_dir(owners)?;
-        if owners == folder_of(&options.ownership) && !dir.is_own()? {
-            // Whoever owns it could give these files another content, or run them as whom they belong to.
-            return Err(Error::invalid_input(format!("{} belongs to another user", dir.path().display())));
-        }
         let mut known = Known::of(&dir, &chains)?;
         if let Some(base) = chains.first().filter(|_| known.records.len() < chains.len()) {
             if owners != folder_of(&options.ownership) {
@@ -197,7 +194,8 @@ impl Known {
             let record =
                 Record::read(&file, chain).map_err(|error| Error::io("read", &dir.path().join(&name), error))?;
             let Some(record) = record else { break };
-            if dir.stat(&name)?.is_none() {
+            // Not a link, which could lead overlayfs anywhere.
+            if !dir.stat(&name)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()) {
                 break;
             }
             known.records.push((record, file));

@@ -12,7 +12,7 @@ use super::Durability;
 use super::Store;
 use super::age;
 use super::layout::BLOBS;
-use super::layout::OURS;
+use super::lease::is_unwritable;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Algorithm;
@@ -137,8 +137,8 @@ impl Store {
     /// promised anew, and as young as if it had just come. Costs little where it is there already.
     pub(crate) fn settle(&self, blob: &Descriptor) -> Result<()> {
         match self.freshen(blob) {
-            // Who cannot write there collects nothing either.
-            Err(error) if matches!(error.kind(), ErrorKind::ReadOnly { .. }) => {}
+            // A process that cannot write there collects nothing either.
+            Err(error) if is_unwritable(&error) => {}
             done => done?,
         }
         if self.durability == Durability::None {
@@ -154,7 +154,7 @@ impl Store {
 
     /// Notes that an image is used: when that was last is the time of its root's file.
     pub(crate) fn note_use(&self, root: &Descriptor) {
-        if self.dir().stat(OURS).is_ok_and(|found| found.is_some()) {
+        if self.private().is_ok_and(|private| private.is_some()) {
             // What cannot be noted is forgotten.
             let _ = self.freshen(root);
         }

@@ -61,8 +61,8 @@ impl Store {
     /// check may be seen half.
     ///
     /// Of an image, everything must be there. Of an index, one image, or the one that other tools see under the name:
-    /// those of other platforms may never have been pulled. Of unpacked layers it is only looked at whether tree and
-    /// record are both there.
+    /// those of other platforms may never have been pulled. Unpacked layers are not compared with their diff ids: only
+    /// their records are read, and [`Checked::unverified`] counts them.
     ///
     /// # Errors
     ///
@@ -113,6 +113,7 @@ impl<'a> Checking<'a> {
         self.damaged();
         self.records()?;
         self.trees()?;
+        self.checked.ignored = self.store.reason_to_ignore()?;
         Ok(self.checked)
     }
 
@@ -312,7 +313,9 @@ impl<'a> Checking<'a> {
             for chain in recorded {
                 let is_its_own = unpacked::record(&dir, *chain).is_ok_and(|record| record.chain_id == *chain);
                 let has_tree = listed.trees.contains(chain) && unpacked::has_tree(&dir, *chain)?;
-                if !is_its_own || !has_tree {
+                if is_its_own && has_tree {
+                    self.checked.unverified += 1;
+                } else {
                     self.report(Problem::TreeMissing { path: path(chain) });
                 }
             }

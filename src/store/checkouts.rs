@@ -60,7 +60,7 @@ impl Checkouts {
     /// Reads all records. A record is stale only if that can be told, and it is not young.
     pub(super) fn read(store: &Store, grace: Duration, now: SystemTime) -> Result<Checkouts> {
         let mut checkouts = Checkouts::default();
-        let Some(dir) = store.existing(CHECKOUTS)? else { return Ok(checkouts) };
+        let Some(dir) = store.existing_kept(CHECKOUTS)? else { return Ok(checkouts) };
         for name in dir.names()? {
             let Some(id) = name.strip_suffix(".json") else { continue };
             let is_ours = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -13,7 +13,6 @@ use std::sync::Mutex;
 
 use super::Store;
 use super::layout::FACTS;
-use super::layout::OURS;
 
 use crate::digest::Digest;
 use crate::error::Error;
@@ -53,6 +52,10 @@ impl Store {
     }
 
     fn append_fact(&self, line: &str) -> Result<()> {
+        if self.dir().own_stat()?.st_uid != rustix::process::geteuid().as_raw() {
+            // This operation only reads: it makes nothing in the store of another user.
+            return Ok(());
+        }
         let ours = self.ours()?;
         let fail = |error| Error::io("write", &ours.path().join(FACTS), error);
         // If somebody else keeps a fact at this moment: ours can be counted again; waiting is not worth it.
@@ -62,7 +65,8 @@ impl Store {
     }
 
     fn read_facts(&self, facts: &mut Known) -> Result<()> {
-        let mut file = self.dir().dir(OURS)?.file(FACTS)?;
+        let Some(private) = self.private()? else { return Ok(()) };
+        let mut file = private.file(FACTS)?;
         let mut text = Vec::new();
         file.seek(SeekFrom::Start(facts.offset))?;
         file.take(MAX_FACTS).read_to_end(&mut text)?;

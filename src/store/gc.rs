@@ -82,6 +82,10 @@ impl Store {
     ///   [`ErrorKind::Io`], [`ErrorKind::Cancelled`].
     pub fn gc_with(&self, options: &GcOptions) -> Result<Collected> {
         let collect = || {
+            if !options.dry_run {
+                // Where the private state cannot be used, nothing is known of leases and working copies.
+                self.ours()?;
+            }
             let mut gc = Gc::new(self, options);
             gc.blobs()?;
             gc.partials()?;
@@ -319,7 +323,7 @@ impl<'a> Gc<'a> {
         let stale = &self.marks.checkouts.stale;
         self.collected.checkouts = stale.len() as u64;
         if !self.options.dry_run
-            && let Some(dir) = self.store.existing(super::checkouts::CHECKOUTS)?
+            && let Some(dir) = self.store.existing_kept(super::checkouts::CHECKOUTS)?
         {
             stale.iter().try_for_each(|name| dir.remove(name))?;
         }

@@ -28,8 +28,6 @@ use crate::media_type::MediaType;
 
 /// What is written to a blob's file at once where it is read back.
 const CHUNK: usize = 64 << 10;
-/// Nobody changes a blob: its name says what is in it.
-const BLOB_MODE: u32 = 0o444;
 /// How many bytes wait at most until the system begins to bring them to the disk.
 const AHEAD: u64 = 8 << 20;
 
@@ -282,7 +280,7 @@ impl BlobWriter {
         self.dir.rename(&self.name, &blobs, &name)?;
         self.published = true;
         // Not before: what a crash leaves under its first name must still be writable for the next attempt.
-        let mode = Permissions::from_mode(BLOB_MODE);
+        let mode = Permissions::from_mode(self.store.blob_mode()?);
         self.file.set_permissions(mode).map_err(|error| Error::io("protect", &blobs.path().join(&name), error))?;
         self.store.durability.sync_dir(&blobs)
     }

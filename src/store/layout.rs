@@ -15,6 +15,7 @@ use super::index::INDEX;
 use super::index::Index;
 use super::index::MAX_INDEX;
 use super::index::PREVIOUS_INDEX;
+use super::instance;
 
 use crate::digest::Algorithm;
 use crate::error::Context;
@@ -26,20 +27,22 @@ use crate::fs::atomic;
 use crate::fs::atomic::Durability;
 use crate::fs::dir::Dir;
 use crate::fs::lock::Lock;
+use crate::fs::trust::distrust;
+use crate::fs::trust::require_trusted;
 
-const LAYOUT: &str = "oci-layout";
+pub(super) const LAYOUT: &str = "oci-layout";
 pub(super) const BLOBS: &str = "blobs";
 /// What is ours alone lies here.
 pub(super) const OURS: &str = "layercake";
-const PARTIAL: &str = "partial";
-const LEASES: &str = "leases";
+pub(super) const PARTIAL: &str = "partial";
+pub(super) const LEASES: &str = "leases";
 /// How many bytes the store may have.
 pub(super) const LIMIT: &str = "limit";
 /// The names that are not taken away to make room.
 pub(super) const PINS: &str = "pins";
 pub(super) const QUARANTINE: &str = "quarantine";
 pub(super) const FACTS: &str = "facts";
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 const VERSION: &str = "version";
 /// Is there if whoever made the store, or changed its names, did not bring that to the disk.
 pub(super) const UNSYNCED: &str = "unsynced";
@@ -74,6 +77,10 @@ impl Store {
     }
 
     /// Makes a layout without images. The directory may exist if it is empty; its parents are made as needed.
+    ///
+    /// Other users can neither read nor lock anything in it, whatever the umask is;
+    /// [`set_readable_by_others`](Store::set_readable_by_others) lets them read images. A directory that exists keeps its
+    /// mode, and what is made in it is closed.
     ///
     /// # Errors
     ///
@@ -139,10 +146,26 @@ impl Store {
         }
     }
 
-    /// The folder of what is ours, made if it is missing.
+    /// Opens the private state for writing, and makes it if it is missing. What is there of another machine or directory is
+    /// removed; other users can neither look into it nor lock anything there.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Untrusted`]: another user owns it or may write to it.
     pub(super) fn ours(&self) -> Result<Dir> {
-        let (ours, _) = self.dir().make_dir(OURS)?;
+        let (ours, is_new) = self.dir().make_dir(OURS).map_err(|error| match is_denied(&error) {
+            true => ErrorKind::ReadOnly { path: self.dir().path().join(OURS) }.into(),
+            false => error,
+        })?;
+        if is_new {
+            self.prepared.ours.store(false, Ordering::Release);
+        }
         Prepared::once(&self.prepared.ours, || {
+            if !self.trusts_owner {
+                require_trusted(&ours, ours.path())?;
+            }
+            ours.close_to_others()?;
+            instance::bind(&ours, self.durability)?;
             if !is_written(&ours, VERSION)? {
                 // Others may be at it too; whoever holds the lock was here before and is not kept waiting by itself.
                 let _lock = Lock::acquire(&ours, LOCK, LOCK_LIMIT)?;
@@ -177,7 +200,7 @@ impl Store {
         };
         let names = std::str::from_utf8(&previous).ok().filter(|names| Index::parse(names).is_ok());
         let content = names.map_or(EMPTY_INDEX, str::as_bytes);
-        atomic::replace(ours, &format!("{INDEX}.new"), self.dir(), INDEX, content, self.durability)
+        self.put_public(ours, INDEX, content, self.durability)
     }
 
     /// Brings to the disk what makes this directory a store. What is seen after a power cut is there already, so the mark
@@ -185,13 +208,15 @@ impl Store {
     fn sync_layout(&self, ours: &Dir) -> Result<()> {
         // Whoever is making the store has the lock, and is waited for.
         let _lock = Lock::acquire(ours, LOCK, LOCK_LIMIT)?;
-        for (dir, name, most) in
-            [(ours, VERSION, MAX_SMALL_FILE), (self.dir(), INDEX, MAX_INDEX), (self.dir(), LAYOUT, MAX_SMALL_FILE)]
-        {
-            if is_written(dir, name)? {
-                // Anew: of a file that could not be synced Linux says so once, and then that all is well.
-                let content = dir.read(name, Limit::LayoutSize, most)?;
-                atomic::replace(ours, &format!("{name}.new"), dir, name, &content, Durability::Full)?;
+        // Anew: of a file that could not be synced Linux says so once, and then that all is well.
+        if is_written(ours, VERSION)? {
+            let version = ours.read(VERSION, Limit::LayoutSize, MAX_SMALL_FILE)?;
+            atomic::replace(ours, &format!("{VERSION}.new"), ours, VERSION, &version, Durability::Full)?;
+        }
+        for (name, most) in [(INDEX, MAX_INDEX), (LAYOUT, MAX_SMALL_FILE)] {
+            if is_written(self.dir(), name)? {
+                let content = self.dir().read(name, Limit::LayoutSize, most)?;
+                self.put_public(ours, name, &content, Durability::Full)?;
             }
         }
         ours.sync()?;
@@ -200,11 +225,48 @@ impl Store {
         ours.remove(UNSYNCED)
     }
 
-    /// The same, not looked at further if it is there.
-    pub(super) fn ours_or_new(&self) -> Result<Dir> {
-        match self.dir().dir(OURS) {
-            Err(error) if error.is_not_found() => self.ours(),
-            done => done,
+    /// Opens the private state for reading. None if it is missing, belongs to another user, may be written by one, or came
+    /// from elsewhere.
+    pub(super) fn private(&self) -> Result<Option<Dir>> {
+        let Some(ours) = self.kept()? else { return Ok(None) };
+        Ok(instance::is_bound(&ours)?.then_some(ours))
+    }
+
+    /// The same, also where it came from elsewhere: for what only keeps something from being deleted.
+    fn kept(&self) -> Result<Option<Dir>> {
+        let ours = match self.dir().dir(OURS) {
+            Ok(ours) => ours,
+            Err(error) if is_inaccessible(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let stat = ours.own_stat()?;
+        let is_own = stat.st_uid == rustix::process::geteuid().as_raw();
+        let is_believed = self.trusts_owner || is_own && distrust(&stat).is_none();
+        Ok(is_believed.then_some(ours))
+    }
+
+    /// Says why the private state is not used, if it is there and is not.
+    pub(super) fn reason_to_ignore(&self) -> Result<Option<String>> {
+        let ours = match self.dir().dir(OURS) {
+            Ok(ours) => ours,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) if is_denied(&error) => return Ok(Some("this user may not read it".to_owned())),
+            Err(error) => return Err(error),
+        };
+        if self.kept()?.is_none() {
+            let stat = ours.own_stat()?;
+            let owner = || format!("it belongs to user {}", stat.st_uid);
+            return Ok(Some(distrust(&stat).unwrap_or_else(owner)));
+        }
+        let elsewhere = || "it was written on another machine or in another directory".to_owned();
+        Ok((!instance::is_bound(&ours)?).then(elsewhere))
+    }
+
+    /// Opens the folder of leases for a lock on it. Nothing is made if it is there, so that this works on a full disk.
+    pub(super) fn leases_or_new(&self) -> Result<Dir> {
+        match self.existing(LEASES)? {
+            Some(dir) => Ok(dir),
+            None => self.leases_dir(),
         }
     }
 
@@ -232,13 +294,14 @@ impl Store {
         self.existing(PARTIAL)
     }
 
-    /// A folder of ours, if it is there.
+    /// Opens a folder of the private state, if it is there and was written here.
     pub(super) fn existing(&self, name: &str) -> Result<Option<Dir>> {
-        match self.dir().dir(OURS).and_then(|ours| ours.dir(name)) {
-            Ok(dir) => Ok(Some(dir)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.private()?.map_or(Ok(None), |ours| existing_in(&ours, name))
+    }
+
+    /// The same, also where the private state came from elsewhere: for what only keeps something from being deleted.
+    pub(super) fn existing_kept(&self, name: &str) -> Result<Option<Dir>> {
+        self.kept()?.map_or(Ok(None), |ours| existing_in(&ours, name))
     }
 
     /// The folder of what was found to be damaged, made if it is missing.
@@ -252,7 +315,7 @@ impl Store {
     /// The folder of the blobs of one algorithm, made if it is missing.
     pub(super) fn blobs_dir(&self, algorithm: Algorithm) -> Result<Dir> {
         let blobs = self.dir().dir(BLOBS)?;
-        let (dir, _) = blobs.make_dir(algorithm.name())?;
+        let dir = self.make_blobs_dir(&blobs, algorithm)?;
         Prepared::once(&self.prepared.blobs[algorithm as usize], || self.durability.sync_dir(&blobs))?;
         Ok(dir)
     }
@@ -291,7 +354,7 @@ enum Made {
 /// Makes the layout under the lock, its `oci-layout` last: what has none is not finished, and making it again
 /// finishes it.
 fn make(path: &Path, durability: Durability) -> Result<Made> {
-    make_dirs(path, durability)?;
+    make_dirs(path, 0o700, durability)?;
     let store = Store::at(Dir::open(path)?).with_durability(durability);
     if is_finished(store.dir())? {
         return Ok(Made::Before);
@@ -318,7 +381,7 @@ fn make(path: &Path, durability: Durability) -> Result<Made> {
             // Names that are there are not ours to throw away.
             continue;
         }
-        atomic::replace(&ours, &format!("{name}.new"), store.dir(), name, content, store.durability)?;
+        store.put_public(&ours, name, content, store.durability)?;
     }
     drop(lock);
     // Anew: who was here before may not have finished, nor cared for the disk.
@@ -330,9 +393,9 @@ fn make(path: &Path, durability: Durability) -> Result<Made> {
 /// Whether there is nothing left to make. Where the store was not brought to the disk, a power cut may have left its
 /// names empty.
 fn is_finished(dir: &Dir) -> Result<bool> {
-    let is_unsynced = || match dir.dir(OURS) {
-        Ok(ours) => Ok(ours.stat(UNSYNCED)?.is_some()),
-        Err(error) if error.is_not_found() => Ok(false),
+    let is_unsynced = || match dir.dir(OURS).and_then(|ours| ours.stat(UNSYNCED)) {
+        Ok(found) => Ok(found.is_some()),
+        Err(error) if is_inaccessible(&error) => Ok(false),
         Err(error) => Err(error),
     };
     Ok(is_written(dir, LAYOUT)? && (is_written(dir, INDEX)? || !is_unsynced()?))
@@ -343,9 +406,9 @@ fn is_written(dir: &Dir, name: &str) -> Result<bool> {
     Ok(dir.stat(name)?.is_some_and(|stat| stat.st_size > 0))
 }
 
-/// Like `create_dir_all`, and if wanted, the new names survive a power cut. Nobody else may write there, whatever the
-/// umask.
-fn make_dirs(path: &Path, durability: Durability) -> Result<()> {
+/// Like `create_dir_all`, and if wanted, the new names survive a power cut. A new directory is closed to other users, those
+/// above it only to their writing.
+fn make_dirs(path: &Path, mode: u32, durability: Durability) -> Result<()> {
     let here = Path::new(".");
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(here);
     let sync_parent = || match durability {
@@ -359,9 +422,9 @@ fn make_dirs(path: &Path, durability: Durability) -> Result<()> {
         };
     }
     if path != here {
-        make_dirs(parent, durability)?;
+        make_dirs(parent, 0o755, durability)?;
     }
-    match fs::DirBuilder::new().mode(0o755).create(path) {
+    match fs::DirBuilder::new().mode(mode).create(path) {
         Ok(()) => sync_parent(),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => sync_parent(),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -394,6 +457,19 @@ fn sync_above(dir: &Dir) -> Result<()> {
         }
         (last, above) = (found, dir.above());
     }
+}
+
+fn existing_in(ours: &Dir, name: &str) -> Result<Option<Dir>> {
+    match ours.dir(name) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether private state is missing or closed to this user.
+fn is_inaccessible(error: &Error) -> bool {
+    error.is_not_found() || is_denied(error)
 }
 
 fn is_denied(error: &Error) -> bool {
@@ -443,13 +519,12 @@ fn check_version(dir: &Dir) -> Result<()> {
 }
 
 fn check_our_version(dir: &Dir) -> Result<()> {
-    if dir.stat(OURS)?.is_none() {
-        return Ok(());
-    }
-    let ours = dir.dir(OURS)?;
-    if !is_written(&ours, VERSION)? {
-        return Ok(());
-    }
+    let ours = match dir.dir(OURS).and_then(|ours| Ok(is_written(&ours, VERSION)?.then_some(ours))) {
+        Ok(Some(ours)) => ours,
+        Ok(None) => return Ok(()),
+        Err(error) if is_inaccessible(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    };
     let content = ours.read(VERSION, Limit::LayoutSize, MAX_SMALL_FILE)?;
     refuse_version(&ours, String::from_utf8_lossy(&content).trim(), OUR_VERSION)
 }

@@ -20,7 +20,6 @@ use super::LOCK_LIMIT;
 use super::Store;
 use super::age;
 use super::ingest::is_in;
-use super::layout::OURS;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -92,8 +91,8 @@ impl Store {
 
     /// The same for whoever only reads: a store that cannot be written, or is full, can be read all the same.
     pub(crate) fn held(&self) -> Result<Store> {
-        if self.dir().stat(OURS)?.is_none() {
-            // A layout of another tool, in which nobody collects: reading it changes nothing.
+        if !self.private().is_ok_and(|private| private.is_some()) {
+            // A layout of another tool, of another user or from elsewhere: reading it changes nothing.
             return Ok(self.clone());
         }
         match self.with_lease(false) {
@@ -146,12 +145,12 @@ impl Store {
 
     /// Until this is dropped, `gc` deletes nothing.
     pub(super) fn hold_off_sweeps(&self) -> Result<DirLock> {
-        DirLock::shared(self.ours_or_new()?, LOCK_LIMIT)
+        DirLock::shared(self.leases_or_new()?, LOCK_LIMIT)
     }
 
     /// Until this is dropped, nobody pins anything, and nobody makes what is old young.
     pub(super) fn hold_off_pins(&self) -> Result<DirLock> {
-        DirLock::exclusive(self.ours_or_new()?, LOCK_LIMIT)
+        DirLock::exclusive(self.leases_or_new()?, LOCK_LIMIT)
     }
 }
 
@@ -287,8 +286,13 @@ impl Leases {
     }
 }
 
-fn is_unwritable(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::ReadOnly { .. } | ErrorKind::StorageFull { .. })
+/// Whether an error says that this process cannot write to the store, for whatever reason.
+pub(super) fn is_unwritable(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::ReadOnly { .. } | ErrorKind::StorageFull { .. } | ErrorKind::Untrusted { .. } => true,
+        ErrorKind::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+        _ => false,
+    }
 }
 
 fn is_taken(error: &Error) -> bool {

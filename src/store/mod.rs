@@ -34,6 +34,7 @@
 //! Nothing is deleted before somebody asks: [`Store::gc`] deletes what nothing leads to any more, and
 //! [`Store::remove`] an image. Meanwhile a lease ([`Store::leased`]) keeps what an operation has in hand.
 
+mod access;
 mod arrival;
 mod blobs;
 mod check;
@@ -45,6 +46,7 @@ mod graph;
 mod hashing;
 mod index;
 mod ingest;
+mod instance;
 mod layout;
 mod lease;
 mod lookups;
@@ -72,6 +74,7 @@ use lease::Lease;
 use lookups::Lookups;
 
 use crate::digest::Algorithm;
+use crate::error::Result;
 use crate::fs::dir::Dir;
 
 pub use crate::fs::atomic::Durability;
@@ -126,6 +129,8 @@ pub struct Store {
     prepared: Arc<Prepared>,
     /// What keeps `gc` away from what this handle relies on.
     lease: Option<Arc<Lease>>,
+    /// Whether private state is believed that another user owns.
+    trusts_owner: bool,
 }
 
 #[derive(Debug)]
@@ -145,7 +150,15 @@ impl Store {
 
     fn at(dir: Dir) -> Store {
         let shared = Shared { dir, blobs: Default::default(), facts: Facts::default(), lookups: Lookups::default() };
-        Store { shared: Arc::new(shared), durability: Durability::Full, prepared: Arc::default(), lease: None }
+        let (durability, trusts_owner) = (Durability::Full, false);
+        Store { shared: Arc::new(shared), durability, prepared: Arc::default(), lease: None, trusts_owner }
+    }
+
+    /// The same store for a caller who trusts its owner, whoever that is: the private state is believed, and what is
+    /// written belongs to that owner.
+    pub(crate) fn trusting_its_owner(&self) -> Result<Store> {
+        let dir = self.dir().again()?.made_for_its_owner()?;
+        Ok(Store { durability: self.durability, trusts_owner: true, ..Store::at(dir) })
     }
 
     pub(crate) fn dir(&self) -> &Dir {

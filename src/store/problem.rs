@@ -68,6 +68,12 @@ pub struct Checked {
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Number of unpacked layers whose content was not compared with their diff ids. They were verified when they were
+    /// unpacked; [`UnpackedPolicy::Unused`](super::UnpackedPolicy::Unused) removes them, to be unpacked again.
+    pub unverified: u64,
+    /// Why the private state (`layercake`) is not used, if it is there and is not: it came from elsewhere, or another user
+    /// owns it or may write to it.
+    pub ignored: Option<String>,
 }
 
 impl Checked {

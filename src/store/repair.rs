@@ -29,8 +29,6 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::media_type::MediaType;
 
-const BLOB_MODE: u32 = 0o444;
-
 /// What a repair did.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -162,7 +160,7 @@ impl Mending<'_> {
         if blobs.stat(&name)?.is_some() || !holds(&quarantine, aside, &blob) {
             return Ok(());
         }
-        quarantine.set_mode(aside, BLOB_MODE)?;
+        quarantine.set_mode(aside, self.store.blob_mode()?)?;
         self.store.durability.sync_file(&quarantine.file(aside)?, &quarantine)?;
         quarantine.rename(aside, &blobs, &name)?;
         self.store.durability.sync_dir(&blobs)?;
@@ -190,7 +188,7 @@ impl Mending<'_> {
 
     fn protect(&self, path: &str, mode: u32) -> Result<()> {
         let is_blob = path.starts_with(&format!("{BLOBS}/"));
-        let mode = if is_blob { BLOB_MODE } else { mode & !0o002 };
+        let mode = if is_blob { self.store.blob_mode()? } else { mode & !0o002 };
         let mut dir = self.store.dir().dir(".")?;
         let mut names: Vec<&str> = path.split('/').collect();
         let name = names.pop().unwrap_or(".");

@@ -7,7 +7,6 @@ use std::time::SystemTime;
 use super::Store;
 use super::garbage::GcOptions;
 use super::layout::LIMIT;
-use super::layout::OURS;
 use super::layout::PINS;
 use super::lease::Leases;
 use super::names::Name;
@@ -71,7 +70,8 @@ impl Store {
     ///
     /// [`ErrorKind::InvalidDocument`], [`ErrorKind::Io`].
     pub fn limit(&self) -> Result<Option<u64>> {
-        let content = match self.dir().dir(OURS).and_then(|ours| ours.read(LIMIT, Limit::LayoutSize, MAX_SMALL)) {
+        let Some(private) = self.private()? else { return Ok(None) };
+        let content = match private.read(LIMIT, Limit::LayoutSize, MAX_SMALL) {
             Ok(content) => content,
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
@@ -196,7 +196,7 @@ impl Store {
     pub fn unpin(&self, name: impl Into<Name>) -> Result<()> {
         let name = name.into();
         let unpin = || {
-            let Some(pins) = self.existing(PINS)? else { return Ok(()) };
+            let Some(pins) = self.existing_kept(PINS)? else { return Ok(()) };
             let found = self.lookup(&name)?.map_or_else(|| name.clone(), |(found, _)| found);
             pins.remove(&file_of(&found))?;
             self.durability.sync_dir(&pins)
@@ -212,12 +212,12 @@ impl Store {
     pub fn is_pinned(&self, name: impl Into<Name>) -> Result<bool> {
         let name = name.into();
         let found = self.lookup(&name)?.map_or(name, |(found, _)| found);
-        Ok(self.existing(PINS)?.is_some_and(|pins| has(&pins, &found)))
+        Ok(self.existing_kept(PINS)?.is_some_and(|pins| has(&pins, &found)))
     }
 
     /// The images that would go first, as many as free so many bytes; by their places.
     pub(super) fn least_recently_used(&self, usage: &Usage, bytes: u64) -> Result<Vec<usize>> {
-        let pins = self.existing(PINS)?;
+        let pins = self.existing_kept(PINS)?;
         let mut places = Vec::new();
         for (place, image) in usage.images.iter().enumerate() {
             let is_pinned = pins.as_ref().is_some_and(|pins| image.names.iter().any(|name| has(pins, name)));

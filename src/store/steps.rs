@@ -8,7 +8,6 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use super::Store;
-use super::layout::OURS;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -17,7 +16,7 @@ use crate::error::Result;
 use crate::fs::atomic;
 use crate::fs::dir::Dir;
 
-const STEPS: &str = "steps";
+pub(super) const STEPS: &str = "steps";
 /// A record has some hundred bytes.
 const MAX_RECORD: u64 = 64 << 10;
 
@@ -32,8 +31,8 @@ pub(crate) struct StepRecord {
 impl Store {
     /// What came of a step when it was done last, if that is still here.
     pub(crate) fn known_step(&self, key: Digest) -> Option<StepRecord> {
-        let read = || self.dir().dir(OURS)?.dir(STEPS)?.read(&name_of(key), Limit::DocumentSize, MAX_RECORD);
-        let record: StepRecord = serde_json::from_slice(&read().ok()?).ok()?;
+        let content = self.existing(STEPS).ok()??.read(&name_of(key), Limit::DocumentSize, MAX_RECORD).ok()?;
+        let record: StepRecord = serde_json::from_slice(&content).ok()?;
         match &record.layer {
             // What is relied on is promised anew.
             Some((blob, _)) if !self.contains(blob).ok()? || self.settle(blob).is_err() => None,

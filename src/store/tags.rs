@@ -20,7 +20,6 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
-use crate::fs::atomic;
 use crate::reference::ImageReference;
 
 /// What a name is to mean at the moment in which it is changed.
@@ -257,7 +256,7 @@ impl Store {
             // Another handle may have brought the names to the disk; what replaces them is not there.
             ours.file_to_write(UNSYNCED)?;
         }
-        atomic::replace(&ours, "index.json.new", self.dir(), INDEX, content.as_bytes(), self.durability)
+        self.put_public(&ours, INDEX, content.as_bytes(), self.durability)
     }
 
     /// Brings the names that are there to the disk, whoever gave them.

@@ -7,14 +7,19 @@ use super::unpacked::UNPACKED;
 use crate::error::Result;
 use crate::fs::atomic;
 use crate::fs::dir::Dir;
+use crate::fs::trust::require_trusted;
 
 impl Store {
-    /// The folder of the unpacked layers whose files belong to `owners`, made if it is missing. Nobody else may look
-    /// into it: there are programs in there that run as someone else.
+    /// Opens the folder of the unpacked layers whose files belong to `owners`, and makes it if it is missing. Other users
+    /// cannot look into it: there are setuid programs in there.
     pub(crate) fn unpacked_dir(&self, owners: &str) -> Result<Dir> {
         let ours = self.ours()?;
         let unpacked = self.made(&ours, UNPACKED)?;
         let dir = self.made(&unpacked, owners)?;
+        if !self.trusts_owner {
+            // Its owner could give these files another content, or run them as the users that they belong to.
+            require_trusted(&dir, dir.path())?;
+        }
         dir.close_to_others()?;
         Ok(dir)
     }

@@ -192,8 +192,10 @@ impl<'a> Pull<'a> {
             return Ok(None);
         }
         match self.rely_on(&held, &name, &root, &image) {
-            // What cannot be written is there all the same, and is as durable as it ever will be.
-            Err(error) if !matches!(error.kind(), ErrorKind::ReadOnly { .. }) => return Err(error),
+            // What this user cannot write is there all the same, and is as durable as it ever will be.
+            Err(error) if !matches!(error.kind(), ErrorKind::ReadOnly { .. } | ErrorKind::Untrusted { .. }) => {
+                return Err(error);
+            }
             _ => {}
         }
         self.observer.event(&Event::Resolved { reference: &self.reference, root: &root });

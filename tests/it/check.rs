@@ -119,7 +119,7 @@ fn each_damage_is_reported_once() {
     for (_, to) in &repaired.quarantined {
         assert!(store.path().join(to).symlink_metadata().is_ok(), "{to}");
     }
-    assert_eq!(blob_path(&store, &loose).metadata().unwrap().permissions().mode() & 0o777, 0o444);
+    assert_eq!(blob_path(&store, &loose).metadata().unwrap().permissions().mode() & 0o777, 0o400);
 }
 
 /// Two blobs of one size that changed places: each has the other's name, and gets its own.
@@ -161,9 +161,9 @@ fn others_need_not_wait_while_a_repair_reads() {
     let log = fs::read_to_string(log).unwrap();
     let (mut turns, mut is_held) = (0, false);
     for line in log.lines() {
-        if line.contains("/layercake>, LOCK_EX") && line.ends_with("= 0") {
+        if line.contains("/layercake/leases>, LOCK_EX") && line.ends_with("= 0") {
             (turns, is_held) = (turns + 1, true);
-        } else if line.contains("close(") && line.contains("/layercake>") {
+        } else if line.contains("close(") && line.contains("/layercake/leases>") {
             is_held = false;
         }
         let is_blob = line.contains("/blobs/") || line.contains("/quarantine/");

@@ -25,6 +25,7 @@ mod model;
 mod names;
 mod places;
 mod platforms;
+mod private;
 mod room;
 mod store;
 mod support;

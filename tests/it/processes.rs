@@ -173,7 +173,7 @@ fn who_is_stopped_at_any_lock_is_not_taken_for_dead() {
         let Some(child) = child else { break };
         points += 1;
         // The one lock that it may have is on what everyone needs: then collecting waits, and that is tested elsewhere.
-        let free = fs::File::open(store.path().join("layercake")).unwrap();
+        let free = fs::File::open(store.path().join("layercake/leases")).unwrap();
         if free.try_lock().is_ok() && fs::File::open(store.path().join("layercake/lock")).unwrap().try_lock().is_ok() {
             drop(free);
             store.gc_with(&at_once()).unwrap();

@@ -244,16 +244,16 @@ fn many_creators_make_one_store() {
     assert_eq!(Store::open(&path).unwrap().entries().unwrap().count(), 8);
 }
 
-/// Case 98: nobody else may write, whatever the umask.
+/// Case 98, P14: other users may neither read nor write.
 #[test]
-fn files_are_not_writable_for_others() {
+fn files_are_closed_to_others() {
     let scratch = Scratch::new();
     let store = scratch.store("store");
     let blob = store.write(MediaType::OCTET_STREAM, TEXT).unwrap();
-    assert_eq!(blob_path(&store, &blob).metadata().unwrap().permissions().mode() & 0o777, 0o444);
+    assert_eq!(blob_path(&store, &blob).metadata().unwrap().permissions().mode() & 0o777, 0o400);
     for directory in ["", "blobs", "blobs/sha256", "layercake"] {
         let mode = store.path().join(directory).metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o022, 0, "{directory}: {mode:o}");
+        assert_eq!(mode & 0o7777, 0o700, "{directory}: {mode:o}");
     }
 }
 
