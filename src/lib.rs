@@ -103,6 +103,9 @@ pub mod digest;
 pub mod error;
 pub mod event;
 mod fs;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guide;
 pub mod image;
 pub mod manifest;

@@ -51,7 +51,7 @@ impl<T> Listing<T> {
             return Err(ErrorKind::Protocol { reason: format!("the pages of {url} lead in circles") }.into());
         }
         let response = (self.ask)(url)?;
-        let next = next_page(url, &response)?;
+        let next = next_page(url, response.headers("link"))?;
         self.items.extend((self.read)(response)?);
         self.next = next;
         Ok(())
@@ -80,9 +80,10 @@ impl<T> fmt::Debug for Listing<T> {
     }
 }
 
-/// Where the next page is. It must be where the first was: credentials go along.
-fn next_page(url: &Url, response: &Response) -> Result<Option<Url>> {
-    let Some(target) = response.headers("link").find_map(next_target) else { return Ok(None) };
+/// Returns the address of the next page from the `Link` headers of a page. It must be on the same host: the request for
+/// it carries the same credentials.
+pub(super) fn next_page<'a>(url: &Url, mut links: impl Iterator<Item = &'a str>) -> Result<Option<Url>> {
+    let Some(target) = links.find_map(next_target) else { return Ok(None) };
     let next = url.join(target)?;
     if next.origin != url.origin {
         let reason = format!("the next page of {url} is at {}, another host", next.origin);

@@ -63,6 +63,8 @@ mod docker_config;
 mod download;
 mod endpoint;
 mod fault;
+#[cfg(feature = "testing")]
+pub(crate) mod fuzzing;
 mod host;
 mod http;
 mod listing;
