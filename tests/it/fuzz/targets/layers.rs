@@ -86,7 +86,7 @@ pub fn is_applied(data: &[u8]) -> bool {
     })
 }
 
-/// Makes the checksums of tar headers valid. A mutated header would else be refused before anything in it is looked at.
+/// Makes the checksums of tar headers valid, because a reader refuses a mutated header before it looks at the fields.
 fn with_checksums(data: &[u8]) -> Vec<u8> {
     let mut data = data.to_vec();
     for block in data.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
@@ -97,7 +97,7 @@ fn with_checksums(data: &[u8]) -> Vec<u8> {
     data
 }
 
-/// What a reader of the tar sees: one line for each entry, and the error at the end.
+/// Describes a tar as its reader sees it: one line for each entry, and the error at the end.
 fn entries(tar: impl BufRead) -> Vec<String> {
     let mut limits = Limits::default();
     (limits.entries, limits.file_bytes, limits.unpacked_bytes) = (10_000, MAX_BYTES, MAX_BYTES);

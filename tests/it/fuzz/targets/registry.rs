@@ -1,4 +1,4 @@
-//! Fuzz targets of what registries answer in headers, and of the file that `docker login` writes.
+//! Fuzz targets of the headers that registries send, and of the file that `docker login` writes.
 
 use layercake::fuzzing;
 use layercake::registry::CredentialSource;
@@ -18,7 +18,7 @@ pub fn challenge(data: &[u8]) {
     assert_eq!(fuzzing::challenges(&headers), one_by_one, "{text:?}");
 }
 
-/// Follows `Link` headers, one for each line. They lead nowhere but to the host of the page.
+/// Follows `Link` headers, one for each line. They lead only to the host of the page.
 pub fn link(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let headers: Vec<&str> = text.lines().collect();
