@@ -1,7 +1,11 @@
 //! Makes a root file system of an image: `unpack alpine /srv/jail/rootfs`.
 //!
-//! With `--pull`, an image that the store does not have is pulled, and unpacked while it arrives; with `--no-sync` too, a
-//! power cut may take from the store what was pulled.
+//! With `--pull`, an image that the store does not have is pulled, and unpacked while it arrives. With `--no-sync`, a power
+//! cut soon after may leave a tree of empty files, and may take from the store what was pulled.
+//!
+//! Setuid programs and devices of the image that other users of this machine can reach are listed on stderr. They cannot
+//! reach any if the directory above DIR is missing, as it is made for this user alone. `--no-setuid` and `--no-devices`
+//! leave them out.
 //!
 //! The store may be any OCI image layout; NAME is then what its `index.json` has as `ref.name`. Exit status 0 means:
 //! the tree is exactly what the layers say, or what was left out is listed.
@@ -36,9 +40,9 @@ use layercake::changeset::Unpacked;
 use layercake::transfer::PullPolicy;
 use lexopt::prelude::*;
 
-const USAGE: &str = "usage: unpack [--store DIR] [--platform OS/ARCH[/VARIANT]] [--pull [--no-sync]] [--rootless] \
-                     [--layout flat|overlay] [--strict] [--sync] [--max-unpacked-bytes N] [--max-file-bytes N] [--max-entries N] \
-                     [--max-layers N] [--quiet] NAME DIR";
+const USAGE: &str = "usage: unpack [--store DIR] [--platform OS/ARCH[/VARIANT]] [--pull] [--no-sync] [--rootless] \
+                     [--layout flat|overlay] [--strict] [--no-setuid] [--no-devices] [--max-unpacked-bytes N] \
+                     [--max-file-bytes N] [--max-entries N] [--max-layers N] [--quiet] NAME DIR";
 
 fn main() -> ExitCode {
     support::run(unpack)
@@ -58,10 +62,11 @@ fn unpack() -> support::Result {
             Long("help") | Short('h') => return support::print(USAGE),
             Long("pull") => pull = true,
             Long("no-sync") => durability = Durability::None,
+            Long("no-setuid") => options = options.setuid(false),
+            Long("no-devices") => options = options.devices(false),
             Long("rootless") => options = options.ownership(Ownership::CurrentUser),
             Long("layout") => options = options.layout(layout(&support::text(&mut args)?)?),
             Long("strict") => options = options.strict(true),
-            Long("sync") => options = options.sync(true),
             Long("max-unpacked-bytes") => limits.unpacked_bytes = args.value()?.parse()?,
             Long("max-file-bytes") => limits.file_bytes = args.value()?.parse()?,
             Long("max-entries") => limits.entries = args.value()?.parse()?,
@@ -79,7 +84,7 @@ fn unpack() -> support::Result {
     let (name, target) = name.zip(target).ok_or(USAGE)?;
     let bar = bar(quiet);
     let show = |event: &Event<'_>| show(&bar, event);
-    let options = options.limits(limits).observer(&show);
+    let options = options.limits(limits).durability(durability).observer(&show);
     let done = if pull {
         pull_and_unpack(&common, durability, &name, &target, &options)
     } else {
@@ -93,6 +98,12 @@ fn unpack() -> support::Result {
     }
     for path in &done.duplicates {
         writeln!(out, "comes twice in one layer: {}", support::printable(&path.to_string_lossy()))?;
+    }
+    for exposed in &done.exposed {
+        eprintln!("exposed: {exposed}");
+    }
+    if done.has_more_exposed {
+        eprintln!("exposed: and more");
     }
     if !quiet {
         writeln!(out, "{} entries, {} bytes, {} skipped", done.entries, done.bytes, done.skipped.len())?;

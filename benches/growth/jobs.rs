@@ -61,7 +61,7 @@ fn pull(subject: &Subject, on: Cores) -> Run {
 
 fn unpack(subject: &Subject, on: Cores) -> Run {
     let room = subject.room();
-    go(on, ours::unpack(&subject.layout(), &room.path.join("tree")))
+    go(on, ours::unpack(&subject.layout(), &room.path.join("tree"), Sync::No))
 }
 
 fn one_pass(subject: &Subject, on: Cores) -> Run {

@@ -31,9 +31,9 @@ pub fn pull(name: &str, store: &Path, sync: Sync) -> Command {
     command
 }
 
-pub fn unpack(layout: &Path, target: &Path) -> Command {
+pub fn unpack(layout: &Path, target: &Path, sync: Sync) -> Command {
     let mut command = example("unpack");
-    command.args(["--quiet", "--store"]).arg(layout).arg(NAME).arg(target);
+    command.args(no_sync(sync)).args(["--quiet", "--store"]).arg(layout).arg(NAME).arg(target);
     command
 }
 

@@ -15,6 +15,7 @@ use crate::checkout::CheckoutOptions;
 use crate::checkout::CommitOptions;
 use crate::error::Error;
 use crate::error::Result;
+use crate::fs::random_name;
 use crate::image::Draft;
 use crate::image::NewLayer;
 
@@ -36,7 +37,7 @@ impl Run<'_> {
             return Err(Error::invalid_input("nobody said where working copies are made: `ImageBuilder::work_dir`"));
         };
         let image = draft.clone().finish()?;
-        let path = work_dir.join(format!("build-{:016x}", fastrand::u64(..)));
+        let path = work_dir.join(format!("build-{}", random_name()));
         let options = CheckoutOptions::new().cancel(&settings.cancel);
         let work = Work(Some(image.checkout_with(path, &options)?));
         (self.change)(work.checkout().root()).map_err(Error::from)?;

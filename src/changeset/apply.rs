@@ -26,10 +26,14 @@ use crate::changeset::entry::Entries;
 use crate::changeset::entry::Named;
 use crate::changeset::entry::at_path;
 use crate::changeset::entry::segments;
+use crate::changeset::exposed::CAPABILITY;
+use crate::changeset::exposed::Candidates;
+use crate::changeset::exposed::SET_ID;
 use crate::changeset::ground::Ground;
 use crate::changeset::ground::Parent;
 use crate::changeset::overlay::Namespace;
 use crate::changeset::overlay::Overlay;
+use crate::changeset::report::ExposedKind;
 use crate::changeset::report::Report;
 use crate::changeset::report::SkippedPart;
 use crate::changeset::report::Unpacked;
@@ -45,11 +49,18 @@ use crate::changeset::whiteout::split;
 use crate::error::Error;
 use crate::error::Limit;
 use crate::error::Result;
+use crate::fs::mount;
+use crate::fs::random_name;
 use crate::fs::rooted::Folder;
+use crate::fs::rooted::Inode;
 use crate::fs::rooted::Rooted;
+use crate::fs::trust::is_open_to_others;
+use crate::fs::trust::lets_others_in;
 
 const NEW: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// Why something was left out that the options exclude.
+const NOT_WANTED: &str = "left out, as the options say";
 const NODE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Where an entry goes.
@@ -69,6 +80,7 @@ pub(crate) struct Applier<'a> {
     left_out: HashSet<Vec<u8>>,
     /// The size of all files so far, holes counted.
     claimed: u64,
+    exposed: Candidates,
 }
 
 impl<'a> Applier<'a> {
@@ -94,10 +106,18 @@ impl<'a> Applier<'a> {
         // Where no layer says whose a directory is, it is root's; or nobody's else, where root has no number.
         let implied = options.ownership.owner(0, 0).unwrap_or(None);
         let ground = Ground::new(root, overlay, implied, options.limits.path_bytes)?;
-        Ok(Applier { options, ground, report: Report::default(), left_out: HashSet::new(), claimed: 0 })
+        Ok(Applier {
+            options,
+            ground,
+            report: Report::default(),
+            left_out: HashSet::new(),
+            claimed: 0,
+            exposed: Candidates::default(),
+        })
     }
 
-    /// Goes on with what was done elsewhere, to the layers below: it is counted, reported and remembered too.
+    /// Goes on with what was done elsewhere, to the layers below: it is counted, reported and remembered too. Files to be
+    /// reported as exposed are not: layers that are unpacked apart lie in a directory that is closed to other users.
     pub(crate) fn going_on(self, before: Applier<'a>) -> Applier<'a> {
         let Applier { report, left_out, claimed, .. } = before;
         Applier { report, left_out, claimed, ..self }
@@ -136,6 +156,26 @@ impl<'a> Applier<'a> {
         let mut places: Vec<Vec<u8>> = self.left_out.iter().cloned().collect();
         places.sort_unstable();
         places
+    }
+
+    /// The root, open.
+    pub(crate) fn open_root(&self) -> Result<Folder> {
+        self.ground.rooted.root()
+    }
+
+    /// Reports the setuid programs and devices that other users can reach in the tree, which lies in this directory or
+    /// will be moved there.
+    pub(crate) fn report_exposed(&mut self, above: impl AsFd) -> Result<()> {
+        if self.exposed.is_empty() {
+            return Ok(());
+        }
+        let root = self.ground.rooted.root()?;
+        if lets_others_in(&root) && is_open_to_others(above) {
+            let (exposed, has_more) = self.exposed.list(&self.ground.rooted)?;
+            self.report.done.exposed = exposed;
+            self.report.done.has_more_exposed = has_more;
+        }
+        Ok(())
     }
 
     /// What was done in all.
@@ -294,7 +334,28 @@ impl<'a> Applier<'a> {
         let (file, _) = self.ground.make(at.parent, at.name, make)?;
         let owner = self.owner_to_give(&file, owner, at)?;
         let file = self.write(File::from(file), entry, at, tape, tell)?;
-        self.complete(&Made::new(&file), entry, owner, at)
+        let mode = self.mode_of_file(&file, entry, at)?;
+        self.complete(&Made::new(&file), entry, mode, owner, at)
+    }
+
+    /// The mode of a new file. Remembers or leaves out the rights that it would give to other users.
+    fn mode_of_file(&mut self, file: &File, entry: &RawEntry, at: &Place<'_>) -> Result<u32> {
+        if !self.options.setuid {
+            if entry.mode & SET_ID != 0 {
+                self.report.skip(at.path, SkippedPart::SetId, NOT_WANTED)?;
+            }
+            return Ok(entry.mode & !SET_ID);
+        }
+        let place = || at.parent.folder.join(at.name);
+        if entry.mode & SET_ID != 0 {
+            self.exposed.note(place(), ExposedKind::SetId);
+        }
+        if entry.xattrs.iter().any(|(name, _)| name == CAPABILITY) {
+            let stat =
+                rustix::fs::fstat(file).map_err(|error| self.ground.error("look at", at.parent, at.name, error))?;
+            self.exposed.note_capable(place(), Inode::of(&stat));
+        }
+        Ok(entry.mode)
     }
 
     fn write<R: BufRead>(
@@ -347,6 +408,10 @@ impl<'a> Applier<'a> {
 
     /// A device or a FIFO.
     fn node(&mut self, entry: &RawEntry, at: &Place<'_>) -> Result<bool> {
+        if !self.options.devices && entry.kind != Type::Fifo {
+            self.ground.clear_away(at.parent, at.name)?;
+            return self.leave_out(at, NOT_WANTED);
+        }
         let owner = self.owner(entry)?;
         let (kind, device) = match entry.kind {
             Type::CharDevice(0, 0) if self.ground.overlay.is_some() => {
@@ -369,16 +434,19 @@ impl<'a> Applier<'a> {
         }
         let node = self.open_node(at, kind, device)?;
         let owner = self.owner_to_give(&node, owner, at)?;
-        self.complete(&Made::path_only(&node), entry, owner, at)
+        if kind != FileType::Fifo {
+            self.exposed.note(at.parent.folder.join(at.name), ExposedKind::Device);
+        }
+        self.complete(&Made::path_only(&node), entry, entry.mode, owner, at)
     }
 
     /// Gives what was made just now the entry's attributes: owner, extended attributes, mode, time (L15).
-    fn complete(&mut self, made: &Made<'_>, entry: &RawEntry, owner: Owner, at: &Place<'_>) -> Result<bool> {
+    fn complete(&mut self, made: &Made<'_>, entry: &RawEntry, mode: u32, owner: Owner, at: &Place<'_>) -> Result<bool> {
         if self.ground.inherits {
             made.drop_inherited();
         }
         self.dress(made, entry, owner, at)?;
-        made.set_mode(entry.mode).map_err(|error| self.ground.error("set the mode of", at.parent, at.name, error))?;
+        made.set_mode(mode).map_err(|error| self.ground.error("set the mode of", at.parent, at.name, error))?;
         self.set_times(made, entry, at)?;
         Ok(true)
     }
@@ -404,7 +472,8 @@ impl<'a> Applier<'a> {
         let from = self.ground.existing(above)?;
         let target_place = from.as_ref().map_or_else(|| target.clone(), |from| from.folder.join(last));
         if self.left_out.contains(&target_place) {
-            return self.leave_out(at, "what it is one more name of was left out");
+            let reason = if self.options.devices { "what it is one more name of was left out" } else { NOT_WANTED };
+            return self.leave_out(at, reason);
         }
         let Some(from) = from else { return missing() };
         let Some(stat) = self.ground.look(&from.folder, last)? else { return missing() };
@@ -420,26 +489,36 @@ impl<'a> Applier<'a> {
             return Ok(true);
         }
         self.link(&from, last, at.parent, at.name)?;
+        self.exposed.note_link(|| at.parent.folder.join(at.name), &stat);
         Ok(true)
     }
 
     fn link(&mut self, from: &Parent, target: &[u8], parent: &Parent, name: &[u8]) -> Result<()> {
         if self.ground.look(&parent.folder, name)?.is_none() {
             let link = |folder: &Folder| rustix::fs::linkat(from, target, folder, name, AtFlags::empty());
-            return self.ground.make(parent, name, link).map(drop);
+            let made = self.ground.make(parent, name, link).map(drop);
+            return made.map_err(|error| self.not_linked(error, from, target));
         }
         // What is in the way may have the target in it: the link is made aside before that goes. A layer may have
         // directories of any name.
-        let aside = format!(".wh..layercake-{:016x}", fastrand::u64(..));
+        let aside = format!(".wh..layercake-{}", random_name());
         let link = |folder: &Folder| rustix::fs::linkat(from, target, folder, &aside, AtFlags::empty());
-        self.ground.make(parent, aside.as_bytes(), link)?;
+        let made = self.ground.make(parent, aside.as_bytes(), link);
+        made.map_err(|error| self.not_linked(error, from, target))?;
         self.ground.clear_away(parent, name)?;
         rustix::fs::renameat(parent, &aside, parent, name)
             .map_err(|error| self.ground.error("link", parent, name, error))
     }
 
+    /// A file that something is mounted on can have no other name.
+    fn not_linked(&self, error: Error, from: &Parent, target: &[u8]) -> Error {
+        if mount::is_mount_at(from, target) { self.ground.rooted.mount_point(&from.folder.join(target)) } else { error }
+    }
+
     fn leave_out(&mut self, at: &Place<'_>, reason: &str) -> Result<bool> {
-        self.report.skip(at.path, SkippedPart::Entry, reason)?;
+        // Without devices, nothing but devices and links to them is left out.
+        let part = if self.options.devices { SkippedPart::Entry } else { SkippedPart::Device };
+        self.report.skip(at.path, part, reason)?;
         self.ground.left_behind();
         let place = at.parent.folder.join(at.name);
         if self.ground.overlay.as_deref().is_some_and(Overlay::knows_below) {
@@ -462,8 +541,7 @@ impl<'a> Applier<'a> {
     }
 
     fn dress(&mut self, made: &Made<'_>, entry: &RawEntry, owner: Owner, at: &Place<'_>) -> Result<()> {
-        let layout = self.options.layout;
-        attributes::set_owner_and_xattrs(made, entry, at.path, owner, layout, &mut self.report)
+        attributes::set_owner_and_xattrs(made, entry, at.path, owner, self.options, &mut self.report)
             .map_err(|failure| self.refused(failure, at))
     }
 

@@ -16,7 +16,9 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use crate::changeset::Layout;
+use crate::changeset::Options;
 use crate::changeset::Ownership;
+use crate::changeset::exposed::CAPABILITY;
 use crate::changeset::report::Report;
 use crate::changeset::report::SkippedPart;
 use crate::changeset::tape::RawEntry;
@@ -204,14 +206,18 @@ pub(super) fn set_owner_and_xattrs(
     entry: &RawEntry,
     path: &[u8],
     owner: Owner,
-    layout: Layout,
+    options: &Options<'_>,
     report: &mut Report,
 ) -> Result<(), Failure> {
     made.set_owner(owner).map_err(|error| Failure::Os("change the owner of", error))?;
     for (name, value) in &entry.xattrs {
         let result = match name {
             name if is_hosts(name) => Err("is the host's".to_owned()),
-            name if is_overlays(name) && layout == Layout::Flat => Err("is overlayfs'".to_owned()),
+            name if name == CAPABILITY && !options.setuid => {
+                report.skip(path, SkippedPart::Capabilities, "left out, as the options say")?;
+                continue;
+            }
+            name if is_overlays(name) && options.layout == Layout::Flat => Err("is overlayfs'".to_owned()),
             name if is_overlays(name) => made.set_xattr(&escaped(name), value).map_err(|e| e.to_string()),
             name => made.set_xattr(name, value).map_err(|error| error.to_string()),
         };

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::fs::random_name;
 use crate::fs::rooted::Folder;
 use crate::fs::rooted::Rooted;
 use crate::fs::to_path;
@@ -22,8 +23,8 @@ const SPELLINGS: [&str; 2] = ["pROBE-\u{e9}", "Probe-e\u{301}"];
 pub(super) fn folds(root: &Folder) -> Result<bool, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // A layer may have directories of any name.
-    let random = fastrand::u64(..);
-    let name = |end: &str| format!(".wh..layercake-{random:016x}-{end}");
+    let random = random_name();
+    let name = |end: &str| format!(".wh..layercake-{random}-{end}");
     match rustix::fs::openat(root, name(PROBE), flags, Mode::RUSR) {
         Ok(_) => {}
         // It does not even know the letters; or may not be written at all, which will be said of something better.

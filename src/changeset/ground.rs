@@ -31,8 +31,10 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
+use crate::fs::mount::DirStatus;
 use crate::fs::remove;
 use crate::fs::remove::Keeper;
+use crate::fs::remove::NotRemoved;
 use crate::fs::rooted::Folder;
 use crate::fs::rooted::Inode;
 use crate::fs::rooted::Rooted;
@@ -185,9 +187,7 @@ impl Ground {
 
     /// Brings all of the file system that the root lies on to the disk.
     pub(super) fn sync(&self) -> Result<()> {
-        let fail = |error| self.rooted.error("sync", b"", error);
-        let root = remove::open_listed(self.rooted.root()?.as_fd(), b".").map_err(fail)?;
-        rustix::fs::syncfs(root).map_err(fail)
+        self.rooted.sync()
     }
 
     /// The directory at a clean path, for something to be added to it: made if it is missing.
@@ -367,7 +367,7 @@ impl Ground {
         self.here = None;
         let replaced = self.marks.hash(parent.inode, name);
         remove::remove(parent.as_fd(), name, &mut Forgetting { marks: &mut self.marks, replaced })
-            .map_err(|error| self.error("remove", parent, name, error))
+            .map_err(|error| self.not_removed(parent, name, error))
     }
 
     /// Removes what lower layers have at a name, or at all names, in a directory.
@@ -385,7 +385,7 @@ impl Ground {
             Some(name) => remove::remove(parent.as_fd(), name, &mut keeper),
             None => remove::clear(parent.as_fd(), &mut keeper),
         };
-        hidden.map_err(|error| self.error("remove", parent, name.unwrap_or_default(), error))
+        hidden.map_err(|error| self.not_removed(parent, name.unwrap_or_default(), error))
     }
 
     /// A directory that no layer describes. It gets its attributes when the layer ends.
@@ -411,13 +411,20 @@ impl Ground {
 
     /// A directory that was made or found, open so that its attributes can be changed.
     pub(super) fn open_directory(&mut self, parent: &Parent, name: &[u8]) -> Result<(OwnedFd, Inode)> {
-        let fail = |error| self.error("open", parent, name, error);
+        let fail = |error| match error {
+            Errno::XDEV => self.rooted.mount_point(&parent.folder.join(name)),
+            error => self.error("open", parent, name, error),
+        };
         let directory = remove::open_listed(parent.as_fd(), name).map_err(fail)?;
-        let inode = Inode::of(&rustix::fs::fstat(&directory).map_err(fail)?);
+        let status = DirStatus::of(&directory).map_err(fail)?;
+        // The root itself may be a mount point; its name is `.` then.
+        if name != b"." && status.is_mount_in(parent.inode) {
+            return Err(fail(Errno::XDEV));
+        }
         if self.inherits {
             Made::new(&directory).drop_inherited();
         }
-        Ok((directory, inode))
+        Ok((directory, status.inode))
     }
 
     /// What has a name in a directory, if something has.
@@ -440,6 +447,10 @@ impl Ground {
 
     pub(super) fn error(&self, what: &str, parent: &Parent, name: &[u8], error: Errno) -> Error {
         self.rooted.error(what, &parent.folder.join(name), error)
+    }
+
+    fn not_removed(&self, parent: &Parent, name: &[u8], error: NotRemoved) -> Error {
+        error.into_error(&self.rooted.outside(parent.folder.path()), name)
     }
 
     pub(super) fn enter_again(&self, folder: &Folder) -> Result<Parent> {

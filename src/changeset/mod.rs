@@ -80,6 +80,7 @@ mod copy_up;
 mod course;
 mod diff;
 mod entry;
+mod exposed;
 mod folding;
 mod ground;
 mod lowerdir;
@@ -99,6 +100,7 @@ use crate::descriptor::Descriptor;
 use crate::error::Context;
 use crate::error::Result;
 use crate::event::Event;
+use crate::fs::atomic::Durability;
 use crate::fs::rooted::Rooted;
 
 pub(crate) use apply::Applier;
@@ -134,6 +136,8 @@ pub(crate) use pack::pack_entry_to;
 pub(crate) use pack::pack_from;
 pub use pack::pack_tree;
 pub(crate) use pack::pack_tree_to;
+pub use report::Exposed;
+pub use report::ExposedKind;
 pub use report::Skipped;
 pub use report::SkippedPart;
 pub use report::Unpacked;
@@ -160,7 +164,16 @@ pub(crate) use whiteout::split;
 /// Applies one layer to a directory that exists. The layer may be compressed, with gzip or zstd; that is found by its
 /// content. It is read to its end, so that a reader which verifies has verified when this returns.
 ///
-/// The directory is changed as the layer goes on; after an error it has what was applied so far.
+/// The directory is changed as the layer goes on; after an error it has what was applied so far. A layer that is not
+/// trusted should be applied to a directory that other users cannot reach: its setuid programs and devices are there as
+/// soon as they are applied, before the rest of the layer is read. [`Unpacked::exposed`] lists those that other users can
+/// reach. [`Image::unpack`](crate::Image::unpack) builds a tree out of reach, verifies it and then publishes it.
+///
+/// Nothing is changed across a mount point below the directory: the layer is refused where it would remove, replace or
+/// enter one. The directory itself may be a mount point.
+///
+/// When this returns, the tree survives a power cut, unless [`Options::durability`] trades that away: the file system is
+/// synced once.
 ///
 /// # Errors
 ///
@@ -168,6 +181,7 @@ pub(crate) use whiteout::split;
 /// * [`ErrorKind::Compression`](crate::ErrorKind::Compression): the bytes cannot be decompressed.
 /// * [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded): there is too much of something.
 /// * [`ErrorKind::Collision`](crate::ErrorKind::Collision): the file system takes two names for one.
+/// * [`ErrorKind::MountPoint`](crate::ErrorKind::MountPoint): the layer leads to a mount point below the directory.
 /// * [`ErrorKind::NotApplied`](crate::ErrorKind::NotApplied): the options are strict, and something was left out.
 /// * [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): the options' switch was thrown.
 /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): an owner lies outside of the map of ids.
@@ -179,9 +193,10 @@ pub fn apply(layer: impl Read + Send, root: impl AsRef<Path>, options: &Options<
         let mut applier = Applier::new(Rooted::open(root)?, options)?;
         let source = Source { stream: Box::new(layer), promise: None };
         run([Ok(source)].into_iter(), options.limits, |tars| apply_next(&mut applier, tars, options, None))?;
-        if options.sync {
+        if options.durability.unwrap_or_default() == Durability::Full {
             applier.sync()?;
         }
+        applier.report_exposed(applier.open_root()?)?;
         let done = applier.into_report();
         done.check(options)?;
         Ok(done)

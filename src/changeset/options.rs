@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::event::Cancel;
 use crate::event::Observer;
 use crate::event::Silent;
+use crate::fs::atomic::Durability;
 
 /// Whose the files are that layers say are someone's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,6 +79,8 @@ pub enum Layout {
     /// The layer itself, as overlayfs wants it in `lowerdir`: what it removes is marked as removed. The marks are
     /// devices 0/0, or extended attributes where no device can be made, and `trusted.overlay.opaque`; with
     /// [`Ownership::CurrentUser`] it is `user.overlay.opaque`, for mounts with the option `userxattr`.
+    ///
+    /// Only its owner may enter the directory that holds the layers (mode 0700).
     Overlay,
 }
 
@@ -141,7 +144,9 @@ pub struct Options<'a> {
     pub(crate) layout: Layout,
     pub(crate) lower: Option<Vec<PathBuf>>,
     pub(crate) strict: bool,
-    pub(crate) sync: bool,
+    pub(crate) setuid: bool,
+    pub(crate) devices: bool,
+    pub(crate) durability: Option<Durability>,
     pub(crate) limits: Limits,
     pub(crate) cancel: Cancel,
     pub(crate) observer: &'a dyn Observer,
@@ -156,7 +161,9 @@ impl<'a> Options<'a> {
             layout: Layout::default(),
             lower: None,
             strict: false,
-            sync: false,
+            setuid: true,
+            devices: true,
+            durability: None,
             limits: Limits::default(),
             cancel: Cancel::new(),
             observer: &Silent,
@@ -192,11 +199,36 @@ impl<'a> Options<'a> {
         Options { strict, ..self }
     }
 
-    /// Whether to bring everything to the disk before the end is reported. This syncs the file system that the
-    /// target lies on.
+    /// Whether files keep their setuid and setgid bits and their capabilities (`security.capability`), with which a
+    /// program runs with the rights of its file. Default: true. What is left out is reported in [`Unpacked::skipped`],
+    /// as [`SkippedPart::SetId`] and [`SkippedPart::Capabilities`], and is no failure for [`strict`](Options::strict).
+    ///
+    /// [`Unpacked::skipped`]: crate::changeset::Unpacked::skipped
+    /// [`SkippedPart::SetId`]: crate::changeset::SkippedPart::SetId
+    /// [`SkippedPart::Capabilities`]: crate::changeset::SkippedPart::Capabilities
     #[must_use = "the options are returned"]
-    pub fn sync(self, sync: bool) -> Self {
-        Options { sync, ..self }
+    pub fn setuid(self, setuid: bool) -> Self {
+        Options { setuid, ..self }
+    }
+
+    /// Whether character and block devices are made. Default: true. What is left out is reported in
+    /// [`Unpacked::skipped`], as [`SkippedPart::Device`], and is no failure for [`strict`](Options::strict).
+    ///
+    /// [`Unpacked::skipped`]: crate::changeset::Unpacked::skipped
+    /// [`SkippedPart::Device`]: crate::changeset::SkippedPart::Device
+    #[must_use = "the options are returned"]
+    pub fn devices(self, devices: bool) -> Self {
+        Options { devices, ..self }
+    }
+
+    /// Whether the tree survives a power cut once the call returned. Default: the durability of the store that the image
+    /// is in; [`Durability::Full`] for [`apply`](crate::changeset::apply()), which knows no store.
+    ///
+    /// [`Durability::Full`] syncs the file system that the target lies on, once, when all layers are applied.
+    /// With [`Durability::None`] a power cut soon after may leave a tree of empty files under the target's name.
+    #[must_use = "the options are returned"]
+    pub fn durability(self, durability: Durability) -> Self {
+        Options { durability: Some(durability), ..self }
     }
 
     /// What is refused because it is too much.
@@ -239,7 +271,9 @@ impl std::fmt::Debug for Options<'_> {
             .field("layout", &self.layout)
             .field("lower", &self.lower)
             .field("strict", &self.strict)
-            .field("sync", &self.sync)
+            .field("setuid", &self.setuid)
+            .field("devices", &self.devices)
+            .field("durability", &self.durability)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }

@@ -32,6 +32,49 @@ pub struct Unpacked {
     pub skipped: Vec<Skipped>,
     /// What came twice in one layer: paths from the root, once for each time too many. The last one counts.
     pub duplicates: Vec<PathBuf>,
+    /// Programs that run with other rights than their caller's, and devices, which other users of the machine can reach
+    /// in the tree: the first 1,000 of them. Empty if the directory that holds the tree, or one above it, is closed to
+    /// other users, or the tree's root is; and with [`Layout::Overlay`](crate::changeset::Layout::Overlay), whose
+    /// directory is closed. How the file system is mounted (`nosuid`, `nodev`) is not considered.
+    ///
+    /// To keep other users away, unpack below a directory of mode 0700, or leave these parts out with
+    /// [`Options::setuid`] and [`Options::devices`].
+    pub exposed: Vec<Exposed>,
+    /// Whether there are more of them than are listed.
+    pub has_more_exposed: bool,
+}
+
+/// A file in an unpacked tree that gives other users of the machine rights that they do not have.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Exposed {
+    /// The path from the root, without links.
+    pub path: PathBuf,
+    /// The right that it gives.
+    pub kind: ExposedKind,
+}
+
+/// The right that a file gives to other users who can reach it.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExposedKind {
+    /// A program that runs as its owner or its group: a setuid or setgid bit.
+    SetId,
+    /// A program with capabilities: the attribute `security.capability`.
+    Capabilities,
+    /// A character or block device.
+    Device,
+}
+
+impl fmt::Display for Exposed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = printable(&self.path.to_string_lossy(), 4096);
+        match self.kind {
+            ExposedKind::SetId => write!(f, "{path}: setuid or setgid program that other users can reach"),
+            ExposedKind::Capabilities => write!(f, "{path}: program with capabilities that other users can reach"),
+            ExposedKind::Device => write!(f, "{path}: device that other users can reach"),
+        }
+    }
 }
 
 /// Something that could not be applied.
@@ -58,13 +101,28 @@ pub enum SkippedPart {
     Modified,
     /// A record of the tar's extended header: its key.
     Record(String),
+    /// The setuid and setgid bits of a file, which [`Options::setuid`] leaves out.
+    SetId,
+    /// The capabilities of a file, which [`Options::setuid`] leaves out.
+    Capabilities,
+    /// A device, or a link to one, which [`Options::devices`] leaves out.
+    Device,
+}
+
+impl SkippedPart {
+    /// Whether it was left out because the options say so.
+    fn is_requested(&self) -> bool {
+        matches!(self, SkippedPart::SetId | SkippedPart::Capabilities | SkippedPart::Device)
+    }
 }
 
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = printable(&self.path.to_string_lossy(), 4096);
         match &self.what {
-            SkippedPart::Entry => write!(f, "{path}: {}", self.reason),
+            SkippedPart::Entry | SkippedPart::Device => write!(f, "{path}: {}", self.reason),
+            SkippedPart::SetId => write!(f, "{path}: setuid and setgid bits: {}", self.reason),
+            SkippedPart::Capabilities => write!(f, "{path}: capabilities: {}", self.reason),
             SkippedPart::Xattr(name) => {
                 write!(f, "{path}: attribute {}: {}", printable(name, MAX_NAME + 1), self.reason)
             }
@@ -114,8 +172,8 @@ impl Skipped {
     /// The memory that it takes.
     pub(crate) fn bytes(&self) -> u64 {
         let name = match &self.what {
-            SkippedPart::Entry | SkippedPart::Modified => 0,
             SkippedPart::Xattr(name) | SkippedPart::Record(name) => name.len(),
+            _ => 0,
         };
         (size_of::<Skipped>() + self.path.as_os_str().len() + name + self.reason.len()) as u64
     }
@@ -132,12 +190,13 @@ impl SkippedPart {
 impl Unpacked {
     /// Fails if the options are strict and anything is reported.
     pub(crate) fn check(&self, options: &Options<'_>) -> Result<()> {
-        if !options.strict || self.skipped.is_empty() && self.duplicates.is_empty() {
+        if !options.strict {
             return Ok(());
         }
-        let skipped = self.skipped.iter().map(Skipped::to_string);
+        let skipped = self.skipped.iter().filter(|skipped| !skipped.what.is_requested()).map(Skipped::to_string);
         let twice = |path: &PathBuf| format!("{}: comes twice in one layer", printable(&path.to_string_lossy(), 4096));
-        Err(ErrorKind::NotApplied { what: skipped.chain(self.duplicates.iter().map(twice)).collect() }.into())
+        let what: Vec<String> = skipped.chain(self.duplicates.iter().map(twice)).collect();
+        if what.is_empty() { Ok(()) } else { Err(ErrorKind::NotApplied { what }.into()) }
     }
 }
 

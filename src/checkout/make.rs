@@ -24,6 +24,7 @@ use crate::error::Context;
 use crate::error::Error;
 use crate::error::Result;
 use crate::fs::aside::Aside;
+use crate::fs::aside::SyncScope;
 use crate::fs::descent::Descent;
 use crate::fs::dir::Dir;
 use crate::image::Image;
@@ -190,9 +191,11 @@ impl<'a> Making<'a> {
     fn publish(self, image: &Image, state: State) -> Result<Checkout> {
         let durability = self.image.store().durability();
         state.write(&self.dir, durability)?;
-        let copied = state.mode != CheckoutMode::Overlay;
-        self.aside.publish(durability == Durability::Full && copied)?;
-        durability.sync_dir(&self.dir.above()?)?;
+        self.aside.publish(match (durability, state.mode) {
+            (Durability::None, _) => SyncScope::Nothing,
+            (Durability::Full, CheckoutMode::Overlay) => SyncScope::Names,
+            (Durability::Full, _) => SyncScope::Tree,
+        })?;
         let path = self.dir.real_path()?;
         let dir = Dir::of(self.dir.into(), &path);
         let root = path.join(ROOT);

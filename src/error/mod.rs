@@ -207,6 +207,12 @@ pub enum ErrorKind {
         /// Who owns it, or who may write to it.
         reason: String,
     },
+    /// Something is mounted at a path below the directory that is changed or removed. Operations stop there: neither
+    /// the mount point nor anything behind it is changed.
+    MountPoint {
+        /// The mount point.
+        path: PathBuf,
+    },
     /// There is something already where something is to be made.
     AlreadyExists {
         /// Where.

@@ -70,6 +70,13 @@ impl fmt::Display for ErrorKind {
                 let first = what.first().map_or("", String::as_str);
                 write!(f, "{} things could not be applied, the first is {first}", what.len())
             }
+            ErrorKind::MountPoint { path } => {
+                write!(
+                    f,
+                    "something is mounted on {}, and no change crosses a mount point; unmount it first",
+                    path.display()
+                )
+            }
             ErrorKind::AlreadyExists { path } => write!(f, "{}: there is something already", path.display()),
             ErrorKind::LimitExceeded { limit, maximum } => write!(f, "limit exceeded: {limit}, at most {maximum}"),
             ErrorKind::Registry(error) => error.fmt(f),

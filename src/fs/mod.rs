@@ -15,11 +15,15 @@ pub(crate) mod descent;
 pub(crate) mod dir;
 pub(crate) mod disk_usage;
 pub(crate) mod lock;
+pub(crate) mod mount;
+pub(crate) mod parents;
 pub(crate) mod remove;
 pub(crate) mod rooted;
 pub(crate) mod trust;
 
 use std::ffi::OsStr;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -27,6 +31,19 @@ use percent_encoding::AsciiSet;
 use percent_encoding::NON_ALPHANUMERIC;
 use percent_encoding::percent_decode_str;
 use percent_encoding::percent_encode;
+use rustix::rand::GetRandomFlags;
+
+/// A name that no other user can guess: 128 random bits, as 32 hexadecimal digits.
+pub(crate) fn random_name() -> String {
+    let mut bytes = [0; 16];
+    if rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty()) != Ok(bytes.len()) {
+        // A sandbox without the call: the standard library keys its hashers from another source.
+        for half in bytes.chunks_exact_mut(8) {
+            half.copy_from_slice(&RandomState::new().hash_one(0).to_ne_bytes());
+        }
+    }
+    format!("{:032x}", u128::from_ne_bytes(bytes))
+}
 
 /// A path of bytes, as layers have it, to be shown or given away.
 pub(crate) fn to_path(path: &[u8]) -> PathBuf {

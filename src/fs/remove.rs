@@ -1,25 +1,31 @@
 //! Removing a tree, on hostile ground.
 //!
 //! Two descriptors are open at a time, however deep the tree is, and nothing is followed. A directory that is swapped
-//! or moved meanwhile ends the removal with an error.
+//! or moved meanwhile ends the removal with an error. So does a mount point: nothing that is mounted in the tree is
+//! touched.
 
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::fs::AtFlags;
 use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
-use rustix::fs::Stat;
 use rustix::fs::Timespec;
 use rustix::fs::Timestamps;
 use rustix::fs::UTIME_OMIT;
 use rustix::io::Errno;
 
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::fs::mount;
+use crate::fs::mount::DirStatus;
 use crate::fs::rooted::Inode;
+use crate::fs::to_path;
 
 const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -55,20 +61,44 @@ impl Keeper for Nothing {
     }
 }
 
+/// Why a tree was not removed, or not all of it.
+#[derive(Debug)]
+pub(crate) enum NotRemoved {
+    /// Something is mounted at this path from the directory that was given.
+    Mount(Vec<u8>),
+    Io(Errno),
+}
+
+impl NotRemoved {
+    /// The error for the caller, who tried to remove `name` in the directory at this path, or all that is in it.
+    pub(crate) fn into_error(self, directory: &Path, name: &[u8]) -> Error {
+        match self {
+            NotRemoved::Mount(path) => ErrorKind::MountPoint { path: directory.join(to_path(&path)) }.into(),
+            NotRemoved::Io(error) => Error::io("remove", &directory.join(to_path(name)), error.into()),
+        }
+    }
+}
+
+impl From<Errno> for NotRemoved {
+    fn from(error: Errno) -> NotRemoved {
+        NotRemoved::Io(error)
+    }
+}
+
 /// Removes `name` in `parent`, whatever it is; directories with all that the keeper does not keep. Something that is
 /// not there is removed already.
-pub(crate) fn remove(parent: BorrowedFd<'_>, name: &[u8], keeper: &mut dyn Keeper) -> Result<(), Errno> {
+pub(crate) fn remove(parent: BorrowedFd<'_>, name: &[u8], keeper: &mut dyn Keeper) -> Result<(), NotRemoved> {
     let parent = open_above(parent)?;
-    let mut walk = Walk { keeper, levels: vec![Level::new(rustix::fs::fstat(&parent)?, Vec::new(), true)] };
+    let mut walk = Walk { keeper, levels: vec![Level::new(DirStatus::of(&parent)?, Vec::new(), true)] };
     walk.remove_one(parent.as_fd(), name, FileType::Unknown)?;
     walk.run(parent)
 }
 
-/// Removes what is in the directory, and not the directory itself.
-pub(crate) fn clear(directory: BorrowedFd<'_>, keeper: &mut dyn Keeper) -> Result<(), Errno> {
+/// Removes what is in the directory, and not the directory itself, which may be a mount point.
+pub(crate) fn clear(directory: BorrowedFd<'_>, keeper: &mut dyn Keeper) -> Result<(), NotRemoved> {
     let directory = open_listed(directory, b".")?;
     let mut walk = Walk { keeper, levels: Vec::new() };
-    walk.enter(&directory, Vec::new(), true)?;
+    walk.enter(&directory, Level::new(DirStatus::of(&directory)?, Vec::new(), true))?;
     walk.run(directory)
 }
 
@@ -81,7 +111,7 @@ struct Walk<'a> {
 struct Level {
     inode: Inode,
     /// As it was found.
-    stat: Stat,
+    status: DirStatus,
     name: Vec<u8>,
     /// Directories in it that were not looked into yet.
     ahead: Vec<CString>,
@@ -96,18 +126,17 @@ struct Level {
 }
 
 impl Level {
-    fn new(stat: Stat, name: Vec<u8>, kept: bool) -> Level {
-        let inode = Inode::of(&stat);
-        Level { inode, stat, name, ahead: Vec::new(), kept, occupied: false, whole: false, changed: false }
+    fn new(status: DirStatus, name: Vec<u8>, kept: bool) -> Level {
+        let inode = status.inode;
+        Level { inode, status, name, ahead: Vec::new(), kept, occupied: false, whole: false, changed: false }
     }
 
     /// Makes the directory look as if nothing had been removed in it.
     fn restore(&self, directory: &OwnedFd) -> Result<(), Errno> {
-        let mtime = Timespec { tv_sec: self.stat.st_mtime, tv_nsec: self.stat.st_mtime_nsec as _ };
         let atime = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-        let times = Timestamps { last_access: atime, last_modification: mtime };
+        let times = Timestamps { last_access: atime, last_modification: self.status.modified };
         rustix::fs::utimensat(directory, "", &times, AtFlags::EMPTY_PATH)?;
-        let mode = Mode::from_raw_mode(self.stat.st_mode & 0o7777);
+        let mode = Mode::from_raw_mode(self.status.mode);
         if rustix::fs::fstat(directory)?.st_mode & 0o7777 == mode.as_raw_mode() {
             return Ok(());
         }
@@ -117,18 +146,23 @@ impl Level {
 
 impl Walk<'_> {
     /// Works through what is ahead, depth first. `here` is the last level's directory.
-    fn run(&mut self, mut here: OwnedFd) -> Result<(), Errno> {
+    fn run(&mut self, mut here: OwnedFd) -> Result<(), NotRemoved> {
         while let Some(level) = self.levels.last_mut() {
             if let Some(name) = level.ahead.pop() {
                 let inode = level.inode;
                 match open_listed(here.as_fd(), name.to_bytes()) {
                     Ok(directory) => {
+                        let status = DirStatus::of(&directory)?;
+                        if status.is_mount_in(inode) {
+                            return Err(self.mount(name.to_bytes()));
+                        }
                         let kept = self.keeper.keeps(inode, name.to_bytes());
-                        self.enter(&directory, name.into_bytes(), kept)?;
+                        self.enter(&directory, Level::new(status, name.into_bytes(), kept))?;
                         here = directory;
                     }
                     Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error),
+                    Err(Errno::XDEV) => return Err(self.mount(name.to_bytes())),
+                    Err(error) => return Err(error.into()),
                 }
                 continue;
             }
@@ -148,14 +182,14 @@ impl Walk<'_> {
                 error => Err(error),
             })?;
             if Inode::of(&rustix::fs::fstat(&here)?) != above.inode {
-                return Err(Errno::STALE);
+                return Err(Errno::STALE.into());
             }
             if level.kept || level.occupied {
                 above.occupied = true;
             } else {
                 match unlink(here.as_fd(), &level.name, AtFlags::REMOVEDIR) {
                     Ok(()) | Err(Errno::NOENT) => above.changed = true,
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(self.not_removed(here.as_fd(), &level.name, error)),
                 }
             }
         }
@@ -163,8 +197,8 @@ impl Walk<'_> {
     }
 
     /// Removes what can be removed at once of a directory, and notes what directories there are.
-    fn enter(&mut self, directory: &OwnedFd, name: Vec<u8>, kept: bool) -> Result<(), Errno> {
-        let level = Level { whole: true, ..Level::new(rustix::fs::fstat(directory)?, name, kept) };
+    fn enter(&mut self, directory: &OwnedFd, level: Level) -> Result<(), NotRemoved> {
+        let level = Level { whole: true, ..level };
         let is_done = self.keeper.is_done(level.inode);
         self.levels.push(level);
         for entry in rustix::fs::Dir::read_from(directory)? {
@@ -182,14 +216,14 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn remove_one(&mut self, directory: BorrowedFd<'_>, name: &[u8], kind: FileType) -> Result<(), Errno> {
+    fn remove_one(&mut self, directory: BorrowedFd<'_>, name: &[u8], kind: FileType) -> Result<(), NotRemoved> {
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         let later = CString::new(name).map_err(|_| Errno::INVAL)?;
         let kind = match kind {
             FileType::Unknown => match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                 Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             },
             kind => kind,
         };
@@ -211,8 +245,20 @@ impl Walk<'_> {
                 level.ahead.push(later);
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => Err(self.not_removed(directory, name, error)),
         }
+    }
+
+    /// The kernel says that a name is busy if something is mounted on it, be it on a file.
+    fn not_removed(&self, directory: BorrowedFd<'_>, name: &[u8], error: Errno) -> NotRemoved {
+        let is_mount = error == Errno::BUSY && mount::is_mount_at(directory, name);
+        if is_mount { self.mount(name) } else { error.into() }
+    }
+
+    /// The mount point `name` in the directory at hand.
+    fn mount(&self, name: &[u8]) -> NotRemoved {
+        let names = self.levels.iter().map(|level| &level.name[..]).chain([name]);
+        NotRemoved::Mount(names.filter(|name| !name.is_empty()).collect::<Vec<_>>().join(&b'/'))
     }
 }
 
@@ -228,7 +274,7 @@ fn open_above(parent: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(parent, ".", PLACE, Mode::empty())
 }
 
-/// Opens a directory to read its names; one that locks its owner out is unlocked.
+/// Opens a directory to read its names; one that locks its owner out is unlocked, unless it is a mount point.
 pub(crate) fn open_listed(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     match rustix::fs::openat(parent, name, LISTED, Mode::empty()) {
         Err(Errno::ACCESS) => {
@@ -239,6 +285,9 @@ pub(crate) fn open_listed(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd
                 }
                 place => place?,
             };
+            if name != b"." && mount::is_mount(&place) {
+                return Err(Errno::XDEV);
+            }
             unlock(place.as_fd())?;
             rustix::fs::openat(&place, ".", LISTED, Mode::empty())
         }

@@ -19,7 +19,10 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use crate::error::Error;
+use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::fs::mount::DirStatus;
+use crate::fs::mount::is_mount;
 
 /// What the kernel allows too (path_resolution(7)).
 pub(crate) const MAX_LINKS: usize = 40;
@@ -33,6 +36,15 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
+    pub(crate) fn new(device: u64, number: u64) -> Inode {
+        Inode { device, number }
+    }
+
+    /// Number of the device that the file system lies on.
+    pub(crate) fn device(self) -> u64 {
+        self.device
+    }
+
     pub(crate) fn of(stat: &Stat) -> Inode {
         Inode { device: stat.st_dev, number: stat.st_ino }
     }
@@ -163,7 +175,22 @@ impl Rooted {
 
     /// An error about something below the root.
     pub(crate) fn error(&self, what: &str, path: &[u8], error: Errno) -> Error {
-        Error::io(what, &self.path.join(crate::fs::to_path(path)), error.into())
+        Error::io(what, &self.outside(path), error.into())
+    }
+
+    /// The path of something below the root, for messages.
+    pub(crate) fn outside(&self, path: &[u8]) -> PathBuf {
+        self.path.join(crate::fs::to_path(path))
+    }
+
+    /// The error where the way below the root comes to a mount point.
+    pub(crate) fn mount_point(&self, path: &[u8]) -> Error {
+        ErrorKind::MountPoint { path: self.outside(path) }.into()
+    }
+
+    /// Brings the file system that the root lies on to the disk. Reports all errors since the root was opened.
+    pub(crate) fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.root).map_err(|error| self.error("sync", b"", error))
     }
 
     /// The root itself.
@@ -173,6 +200,10 @@ impl Rooted {
     }
 
     /// The directory at a clean path, if the walker gets there.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::MountPoint`] where the path leads across a mount point below the root, also by way of a link.
     pub(crate) fn folder(&self, path: &[u8], walker: &mut dyn Walker) -> Result<Option<Folder>> {
         if path.is_empty() {
             return self.root().map(Some);
@@ -191,6 +222,7 @@ impl Rooted {
         let mut here = self.root()?;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             match rustix::fs::openat(&here, name, PLACE, Mode::empty()) {
+                Ok(fd) if is_mount(&fd) => return Ok(None),
                 Ok(fd) => here = here.into_child(fd, name),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
                 Err(error) => return Err(self.error("open", path, error)),
@@ -199,12 +231,13 @@ impl Rooted {
         Ok(Some(here))
     }
 
-    /// The directory, if all of the path is there and nothing of it is a link.
+    /// The directory, if all of the path is there and nothing of it is a link or a mount point.
     fn straight(&self, path: &[u8]) -> Option<Folder> {
         if self.by_component.load(Ordering::Relaxed) {
             return None;
         }
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+        let resolve =
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
         match rustix::fs::openat2(&self.root, path, PLACE, Mode::empty(), resolve) {
             Ok(fd) => Some(Folder { fd, path: path.to_vec() }),
             Err(Errno::NOSYS | Errno::PERM) => {
@@ -218,7 +251,10 @@ impl Rooted {
 
     /// Component by component. Each is opened without following links; these are read and followed here.
     fn walk(&self, path: &[u8], walker: &mut dyn Walker) -> Result<Option<Folder>> {
+        let status = |folder: &Folder| DirStatus::of(folder).map_err(|error| self.error("open", folder.path(), error));
         let mut here = self.root()?;
+        let root = status(&here)?.inode;
+        let mut inode = root;
         // Which directories lie above it.
         let mut above = Vec::new();
         let mut ahead = Vec::new();
@@ -227,15 +263,20 @@ impl Rooted {
         while let Some(name) = ahead.pop() {
             if name == b".." {
                 walker.turned_back();
-                if let Some(inode) = above.pop() {
-                    here = self.above(&here, inode)?;
+                if let Some(parent) = above.pop() {
+                    here = self.above(&here, parent)?;
+                    inode = parent;
                 }
                 continue;
             }
             match self.step(&here, &name, walker)? {
                 Step::Into(fd) => {
-                    above.push(here.inode().map_err(|error| self.error("open", here.path(), error))?);
                     here = here.into_child(fd, &name);
+                    let child = status(&here)?;
+                    if child.is_mount_in(inode) {
+                        return Err(self.mount_point(here.path()));
+                    }
+                    above.push(std::mem::replace(&mut inode, child.inode));
                 }
                 Step::End => return Ok(None),
                 Step::Link(_) if links == MAX_LINKS => return Err(self.error("resolve", path, Errno::LOOP)),
@@ -243,6 +284,7 @@ impl Rooted {
                     links += 1;
                     if target.starts_with(b"/") {
                         here = self.root()?;
+                        inode = root;
                         above.clear();
                     }
                     push(&mut ahead, &target);

@@ -7,14 +7,20 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
 use rustix::fs::Stat;
+use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::fs::rooted::Inode;
 
 /// The bits that let the group or others write. The group bits also show an access control list that does so.
 const OTHERS_WRITE: u32 = 0o022;
+/// The bits that let the group or others enter a directory.
+const OTHERS_ENTER: u32 = 0o011;
 
 /// Why something is not believed: another user owns it, or may write to it. None if it is believed.
 ///
@@ -41,6 +47,33 @@ pub(crate) fn require_trusted(file: impl AsFd, path: &Path) -> Result<()> {
     }
 }
 
+/// Whether users other than the effective one and root may enter an open directory. Access control lists are seen in the
+/// group bits. A directory that cannot be looked at counts as open.
+pub(crate) fn lets_others_in(directory: impl AsFd) -> bool {
+    let Ok(stat) = rustix::fs::fstat(directory) else { return true };
+    let is_own = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
+    !is_own || stat.st_mode & OTHERS_ENTER != 0
+}
+
+/// Whether other users may reach an open directory: it and all directories above it let them in. Directories that cannot
+/// be looked at count as open.
+pub(crate) fn is_open_to_others(directory: impl AsFd) -> bool {
+    is_below_open_ones(directory).unwrap_or(true)
+}
+
+fn is_below_open_ones(directory: impl AsFd) -> Result<bool, Errno> {
+    const ABOVE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+    let mut here = rustix::fs::openat(directory, ".", ABOVE, Mode::empty())?;
+    while lets_others_in(&here) {
+        let above = rustix::fs::openat(&here, "..", ABOVE, Mode::empty())?;
+        if Inode::of(&rustix::fs::fstat(&above)?) == Inode::of(&rustix::fs::fstat(&here)?) {
+            return Ok(true);
+        }
+        here = above;
+    }
+    Ok(false)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -57,6 +90,22 @@ mod tests {
             let checked = require_trusted(File::open(scratch.path()).unwrap(), scratch.path());
             assert_eq!(checked.is_ok(), trusted, "{mode:o}: {checked:?}");
         }
+    }
+
+    #[test]
+    fn directory_below_a_closed_one_is_not_open_to_others() {
+        let scratch = tempfile::tempdir().unwrap();
+        let is_temporary_open = is_open_to_others(File::open(std::env::temp_dir()).unwrap());
+        let below = scratch.path().join("a/b");
+        std::fs::create_dir_all(&below).unwrap();
+        std::fs::set_permissions(&below, Permissions::from_mode(0o755)).unwrap();
+        for (mode, is_open) in [(0o700, false), (0o755, true), (0o710, true), (0o744, false), (0o701, true)] {
+            std::fs::set_permissions(scratch.path().join("a"), Permissions::from_mode(mode)).unwrap();
+            std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
+            assert_eq!(is_open_to_others(File::open(&below).unwrap()), is_open && is_temporary_open, "{mode:o}");
+        }
+        std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o700)).unwrap();
+        assert!(!is_open_to_others(File::open(&below).unwrap()));
     }
 
     #[test]

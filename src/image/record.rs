@@ -72,6 +72,9 @@ enum Part {
     Xattr(String),
     Modified,
     Record(String),
+    SetId,
+    Capabilities,
+    Device,
 }
 
 impl Record {
@@ -146,6 +149,9 @@ impl SkippedText {
             SkippedPart::Xattr(name) => Part::Xattr(name.clone()),
             SkippedPart::Modified => Part::Modified,
             SkippedPart::Record(key) => Part::Record(key.clone()),
+            SkippedPart::SetId => Part::SetId,
+            SkippedPart::Capabilities => Part::Capabilities,
+            SkippedPart::Device => Part::Device,
         };
         let path = path_to_text(skipped.path.as_os_str().as_encoded_bytes());
         SkippedText { path, what, reason: skipped.reason.clone() }
@@ -157,6 +163,9 @@ impl SkippedText {
             Part::Xattr(name) => SkippedPart::Xattr(name),
             Part::Modified => SkippedPart::Modified,
             Part::Record(key) => SkippedPart::Record(key),
+            Part::SetId => SkippedPart::SetId,
+            Part::Capabilities => SkippedPart::Capabilities,
+            Part::Device => SkippedPart::Device,
         };
         let path = path_of_text(&self.path);
         Skipped { path: to_path(&path), what, reason: self.reason }

@@ -22,14 +22,20 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::event::Event;
 use crate::fs::aside::Aside;
+use crate::fs::aside::SyncScope;
+use crate::fs::atomic::Durability;
 use crate::fs::rooted::Rooted;
 use crate::image::Image;
 use crate::image::Layer;
 use crate::store::Store;
 
 impl Image {
-    /// Makes a root file system of the image's layers: a new directory, in which each file is owned by whom the
-    /// layers say. Needs root; [`unpack_with`](Image::unpack_with) does it without, and otherwise.
+    /// Unpacks the image's layers to a new directory, a root file system in which each file has the owner that the
+    /// layers say. Needs root; [`unpack_with`](Image::unpack_with) has options, also for unpacking without root.
+    ///
+    /// The tree is exact: it has the image's setuid programs and devices. Missing parents of the directory are made so
+    /// that only this user may enter them, and then no other user can reach the tree. See
+    /// [`unpack_with`](Image::unpack_with) for directories whose parents exist.
     ///
     /// ```no_run
     /// # fn example(image: layercake::Image) -> layercake::Result<()> {
@@ -37,6 +43,9 @@ impl Image {
     /// println!("{} entries, {} bytes", done.entries, done.bytes);
     /// for skipped in &done.skipped {
     ///     println!("left out: {skipped}");
+    /// }
+    /// for exposed in &done.exposed {
+    ///     println!("other users can reach {exposed}");
     /// }
     /// # Ok(())
     /// # }
@@ -52,12 +61,34 @@ impl Image {
     /// Makes a root file system of the image's layers; or, with [`Layout::Overlay`], a directory with a directory for
     /// each layer, named `1` (the base), `2` and so on, to be mounted as `lowerdir=3:2:1`.
     ///
-    /// The target may be missing, or an empty directory that is no mount point. It is worked on beside, under a
-    /// hidden name, and gets its own when all layers were applied and all digests, sizes and diff ids held (image-spec,
-    /// config.md: over all bytes of the tar). So a target that is there is whole. What a killed process leaves
-    /// behind is removed by the next one that makes the same target.
+    /// The target may be missing, or an empty directory that is no mount point. The tree is built in a staging directory
+    /// beside it and renamed to it when all layers were applied and all digests, sizes and diff ids held (image-spec,
+    /// config.md: over all bytes of the tar). So a target that exists is complete. If a process is killed, the next one
+    /// that makes the same target removes its staging directory.
     ///
     /// Memory is bounded, whatever the image's size.
+    ///
+    /// # Other users of the machine
+    ///
+    /// An image may have programs that run as root for any caller, and devices that give access to this machine's disks.
+    /// No other user can reach them while the tree is built: the staging directory has mode 0700. Afterwards the tree has
+    /// the modes that the image says, its root included, so the directories above decide:
+    ///
+    /// * Missing parents of the target are made with mode 0700. Unpacked to `/srv/jail/rootfs` where `/srv/jail` does not
+    ///   exist, a tree is out of reach of other users.
+    /// * If other users may enter the parent and all directories above it, [`Unpacked::exposed`] lists the setuid
+    ///   programs, programs with capabilities and devices that they can reach. This holds for
+    ///   [`Ownership::CurrentUser`](crate::changeset::Ownership::CurrentUser) too, where a setuid program lets other users
+    ///   run the image's code as this user.
+    /// * [`Options::setuid`] and [`Options::devices`] leave them out, and report each.
+    ///
+    /// With [`Layout::Overlay`] the target holds the layers, and has mode 0700 itself.
+    ///
+    /// # Power cuts
+    ///
+    /// When this returns, the tree, its name and the parents that were made survive a power cut if the store's
+    /// [durability](Store::durability) says so, as it does by default. The file system is synced once, before the tree
+    /// gets its name. [`Options::durability`] says otherwise for one unpack.
     ///
     /// ```
     /// use layercake::changeset::{Options, Ownership};
@@ -79,6 +110,7 @@ impl Image {
     ///   of ids.
     /// * [`ErrorKind::DigestMismatch`], [`ErrorKind::SizeMismatch`]: a blob, or the tar inside, is not what was
     ///   promised.
+    /// * [`ErrorKind::MountPoint`]: something was mounted in the staging directory meanwhile.
     /// * [`ErrorKind::NotFound`] and the others of [`layers`](Image::layers); those of
     ///   [`apply`](crate::changeset::apply()).
     ///
@@ -103,6 +135,7 @@ pub(crate) struct Unpacking<'a> {
     aside: Aside,
     target: &'a Path,
     options: &'a Options<'a>,
+    durability: Durability,
 }
 
 impl<'a> Unpacking<'a> {
@@ -112,7 +145,8 @@ impl<'a> Unpacking<'a> {
         if aside.is_within(store.dir())? {
             return Err(Error::invalid_input("the target lies in the store"));
         }
-        Ok(Unpacking { aside, target, options })
+        let durability = options.durability.unwrap_or(store.durability());
+        Ok(Unpacking { aside, target, options, durability })
     }
 
     /// Applies the layers.
@@ -131,16 +165,18 @@ impl<'a> Unpacking<'a> {
         Ok(done)
     }
 
-    /// The same once more, from the beginning.
+    /// Begins anew, with an empty directory.
     #[cfg(feature = "registry")]
     pub(crate) fn again(&mut self) -> Result<()> {
-        self.aside = Aside::new(self.target)?;
-        Ok(())
+        self.aside.renew()
     }
 
     /// Gives it its name.
     pub(crate) fn publish(self) -> Result<()> {
-        self.aside.publish(self.options.sync)
+        self.aside.publish(match self.durability {
+            Durability::Full => SyncScope::Tree,
+            Durability::None => SyncScope::Nothing,
+        })
     }
 }
 
@@ -159,6 +195,7 @@ fn flat(
     if layers.is_empty() {
         applier.end()?;
     }
+    applier.report_exposed(aside.above()?)?;
     Ok(applier.into_report())
 }
 
@@ -191,9 +228,8 @@ fn overlay(
         apply(&mut applier, n, layers.len(), layer, tars, options)?;
         below = Some(applier);
     }
-    // Everyone may look for the layers; what each shows is its own root's to say.
-    rustix::fs::fchmod(&all, Mode::from_raw_mode(0o755))
-        .map_err(|error| Error::io("set the mode of", target, error.into()))?;
+    // Setuid programs of the layers are for those who may mount them (CVE-2021-41091).
+    rustix::fs::fchmod(&all, Mode::RWXU).map_err(|error| Error::io("set the mode of", target, error.into()))?;
     Ok(below.map(Applier::into_report).unwrap_or_default())
 }
 

@@ -35,6 +35,7 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::event::Event;
 use crate::fs::aside::Aside;
+use crate::fs::aside::SyncScope;
 use crate::fs::atomic;
 use crate::fs::dir::Dir;
 use crate::fs::disk_usage::allocated;
@@ -173,7 +174,7 @@ impl Image {
             Record { disk, ..record.clone() }.to_bytes(*chain)
         });
         let texts: Vec<Vec<u8>> = texts.collect::<Result<_>>()?;
-        asides.into_iter().try_for_each(|aside| aside.publish(false))?;
+        asides.into_iter().try_for_each(|aside| aside.publish(SyncScope::Nothing))?;
         durability.sync_dir(dir)?;
         for (chain, text) in chains.iter().zip(texts) {
             let name = format!("{}.json", chain.hex());
@@ -273,15 +274,14 @@ fn clear(dir: &Dir, name: &str, durability: Durability) -> Result<()> {
         Err(error) => return Err(error),
     };
     dir.remove(&record)?;
-    let gone = format!(".gone-{:016x}", fastrand::u64(..));
-    match dir.rename(name, dir, &gone) {
-        Err(error) if error.is_not_found() => return Ok(()),
-        renamed => renamed?,
+    if dir.stat(name)?.is_none() {
+        return Ok(());
     }
-    // A record that came back after a power cut would speak of a tree of which half is gone.
+    // Without a record, no process takes the tree for complete. One that came back after a power cut would say so of
+    // a tree of which half is gone.
     durability.sync_dir(dir)?;
-    remove::remove(dir.as_fd(), gone.as_bytes(), &mut Nothing)
-        .map_err(|error| Error::io("remove", &dir.path().join(name), error.into()))
+    remove::remove(dir.as_fd(), name.as_bytes(), &mut Nothing)
+        .map_err(|error| error.into_error(dir.path(), name.as_bytes()))
 }
 
 /// Waits for a lock on a record that nobody shares.

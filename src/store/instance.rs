@@ -91,7 +91,7 @@ fn clear(ours: &Dir) -> Result<()> {
         let Some(stat) = ours.stat(name)? else { continue };
         if FileType::from_raw_mode(stat.st_mode).is_dir() {
             remove::remove(ours.as_fd(), name.as_bytes(), &mut Nothing)
-                .map_err(|error| Error::io("remove", &ours.path().join(name), error.into()))?;
+                .map_err(|error| error.into_error(ours.path(), name.as_bytes()))?;
         } else {
             ours.remove(name)?;
         }

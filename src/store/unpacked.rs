@@ -31,8 +31,6 @@ use crate::fs::remove::Nothing;
 use crate::manifest::Config;
 
 pub(super) const UNPACKED: &str = "unpacked";
-/// The name of a tree on its way out begins so.
-const GONE: &str = ".gone-";
 /// Lists of what was left out may be long.
 const MAX_RECORD: u64 = 256 << 20;
 
@@ -51,7 +49,7 @@ pub(super) struct Record {
 pub(super) struct Listed {
     pub(super) records: HashSet<Digest>,
     pub(super) trees: HashSet<Digest>,
-    /// What was on its way in or out when a process was killed, or is now.
+    /// Staging directories, in use or abandoned.
     hidden: Vec<String>,
 }
 
@@ -136,7 +134,7 @@ impl Listed {
                 listed.records.insert(chain);
             } else if let Some(chain) = chain(&name) {
                 listed.trees.insert(chain);
-            } else if name.starts_with(GONE) || name.starts_with(aside::HIDDEN) {
+            } else if name.starts_with(aside::HIDDEN) {
                 listed.hidden.push(name);
             }
         }
@@ -255,14 +253,11 @@ impl Collector<'_> {
         Ok(true)
     }
 
+    /// Removes a tree, whose record is gone. If the process is killed meanwhile, the next collection removes the rest, as
+    /// a tree without a record.
     fn remove_tree(&self, chain: Digest) -> Result<()> {
-        let gone = format!("{GONE}{:016x}", fastrand::u64(..));
-        match self.dir.rename(&chain.hex().to_string(), self.dir, &gone) {
-            Ok(()) => {}
-            Err(error) if error.is_not_found() => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        remove::remove(self.dir.as_fd(), gone.as_bytes(), &mut Nothing)
-            .map_err(|error| Error::io("remove", &self.dir.path().join(&gone), error.into()))
+        let name = chain.hex().to_string();
+        remove::remove(self.dir.as_fd(), name.as_bytes(), &mut Nothing)
+            .map_err(|error| error.into_error(self.dir.path(), name.as_bytes()))
     }
 }

@@ -55,6 +55,9 @@ impl Pull<'_> {
     /// and are applied in their order; what has to wait waits in the store, so memory is bounded. What the store has
     /// is taken from there.
     ///
+    /// Other users of the machine, and power cuts: as of [`Image::unpack_with`](crate::Image::unpack_with). The root file
+    /// system survives a power cut if the store does, unless [`Options::durability`] says otherwise.
+    ///
     /// The root file system appears when everything is verified and the image has its name: blobs, diff ids, all of
     /// it. After a failure there is none, and what has arrived is in the store for the next attempt to go on with.
     ///

@@ -27,11 +27,12 @@ use crate::support::model::Kind;
 use crate::support::tape::Item;
 use crate::support::tape::tar;
 use crate::support::tree;
+use crate::support::unsynced;
 
 /// Those under which these tests pass for plain users too.
 pub fn options() -> Options<'static> {
     let is_root = rustix::process::geteuid().is_root();
-    Options::new().ownership(if is_root { Ownership::Preserve } else { Ownership::CurrentUser })
+    unsynced().ownership(if is_root { Ownership::Preserve } else { Ownership::CurrentUser })
 }
 
 /// All names below a directory, each with what it is: `d/`, `file: content`, `link -> target`, `pipe|`, and

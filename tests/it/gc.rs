@@ -1,6 +1,7 @@
 //! What is collected, and what never is.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
@@ -440,9 +441,14 @@ fn unpacked_layers_go_when_nobody_uses_them() {
     let folder = trees[0].parent().unwrap();
     let maker = fs::File::open(folder).unwrap();
     maker.lock_shared().unwrap();
-    for hidden in [".gone-0123", ".layercake-0123-4567"] {
-        fs::create_dir_all(folder.join(hidden).join("d")).unwrap();
+    // One that a killed process left, and one that only has such a name.
+    let abandoned = folder.join(format!(".layercake-{:016x}-{:032x}", 1, 2));
+    let lookalike = folder.join(format!(".layercake-{:016x}-{:032x}", 1, 3));
+    for hidden in [&abandoned, &lookalike] {
+        fs::create_dir_all(hidden.join("tree")).unwrap();
+        fs::set_permissions(hidden, fs::Permissions::from_mode(0o700)).unwrap();
     }
+    fs::write(abandoned.join("layercake-staging"), "").unwrap();
 
     // While somebody makes one, none goes.
     assert_eq!(store.gc().unwrap().unpacked, 0);
@@ -453,9 +459,7 @@ fn unpacked_layers_go_when_nobody_uses_them() {
     let collected = store.gc().unwrap();
     assert_eq!((collected.unpacked, collected.bytes), (3, 6));
     assert!(!others[0].exists() && !others[0].with_extension("json").exists());
-    assert!(
-        !unfinished.exists() && !folder.join(".gone-0123").exists() && !folder.join(".layercake-0123-4567").exists()
-    );
+    assert!(!unfinished.exists() && !abandoned.exists() && lookalike.exists());
     assert!([&trees[0], &trees[1], &others[1], &others[2]].iter().all(|tree| tree.join("etc/motd").exists()));
     assert_eq!(store.gc().unwrap().unpacked, 0);
 

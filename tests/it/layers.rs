@@ -28,6 +28,7 @@ use crate::support::tape::Item;
 use crate::support::tape::tar;
 use crate::support::tools::is_root;
 use crate::support::tree;
+use crate::support::unsynced;
 
 /// Linux' form of "may bind low ports".
 const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -119,7 +120,7 @@ fn owner_of(path: &Path) -> (u32, u32) {
 
 fn mapped(uids: &[(u32, u32, u32)], gids: &[(u32, u32, u32)]) -> Options<'static> {
     let map = |ranges: &[(u32, u32, u32)]| IdMap::new(ranges.iter().copied());
-    Options::new().ownership(Ownership::Mapped { uids: map(uids), gids: map(gids) })
+    unsynced().ownership(Ownership::Mapped { uids: map(uids), gids: map(gids) })
 }
 
 /// Two ranges that touch; those of groups stand in another order, and lie elsewhere.
@@ -309,7 +310,7 @@ fn owners_are_as_they_are_said_to_be_wherever_it_lies() {
         file("seventh", 65534, 65534),
     ];
     let scratch = Scratch::new();
-    let found = applied(&scratch, "found", &[&lower, &upper], &Options::new());
+    let found = applied(&scratch, "found", &[&lower, &upper], &unsynced());
     let made = scratch.path("made");
     let done = image(&scratch, &[&lower, &upper]).unpack(&made).unwrap();
     assert_eq!(done.skipped, []);

@@ -17,6 +17,7 @@ use crate::support::tools::is_root;
 use crate::support::tools::mounts_overlays;
 use crate::support::tools::overlay;
 use crate::support::tree;
+use crate::support::unsynced;
 
 const STACKS: u64 = 10_000;
 const OVERLAYS: u64 = 1000;
@@ -80,7 +81,7 @@ fn random_stacks_become_what_the_model_says() {
     let scratch = Scratch::new();
     let mut whole = 0;
     for seed in 0..STACKS {
-        let options = if seed % 2 == 0 { Options::new() } else { Options::new().without_openat2() };
+        let options = if seed % 2 == 0 { unsynced() } else { unsynced().without_openat2() };
         let layers = model::random_stack(&mut Random(seed));
         whole += u64::from(model::apply(&layers).is_ok());
         check(seed, layers, |layers| {
@@ -120,7 +121,7 @@ fn stacked(layers: &[Vec<Change>], root: &Path) -> layercake::Result<Vec<PathBuf
         let directory = root.join(n.to_string());
         std::fs::create_dir(&directory).expect("a directory can be made");
         set_root_attributes(&directory);
-        let options = Options::new().layout(Layout::Overlay).lower(&lower);
+        let options = unsynced().layout(Layout::Overlay).lower(&lower);
         let _ = apply(&tar_of(layer)[..], &directory, &options)?;
         lower.insert(0, directory);
     }

@@ -452,7 +452,7 @@ fn trees_survive_a_power_cut() {
     }
     let kept = name("kept");
     let prepare = |disk: &Path| drop(old().tag(&store(disk), &kept).unwrap());
-    Scene::new("unpack", prepare).arguments(&["--sync", "--quiet", "kept", "tree"]).replay(&|seen| {
+    Scene::new("unpack", prepare).arguments(&["--quiet", "kept", "tree"]).replay(&|seen| {
         assert!(seen.has("tree") || !seen.done, "{}: the tree is gone", seen.what);
         if seen.has("tree") {
             seen.assert_whole(Path::new("tree"));

@@ -35,6 +35,7 @@ use crate::support::tools::overlay;
 use crate::support::tools::run;
 use crate::support::tools::unmount;
 use crate::support::tree;
+use crate::support::unsynced;
 
 fn fixture() -> Fixture {
     Fixture::new(platform("linux/amd64"))
@@ -47,7 +48,7 @@ fn image(store: &Store, fixture: &Fixture) -> Image {
 /// As whoever runs the tests can.
 fn options<'a>() -> Options<'a> {
     let owner = if rustix::process::geteuid().is_root() { Ownership::Preserve } else { Ownership::CurrentUser };
-    Options::new().ownership(owner)
+    unsynced().ownership(owner)
 }
 
 /// What lies in a directory, hidden things too.

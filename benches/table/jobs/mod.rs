@@ -30,10 +30,11 @@ const SOME: &[Kind] = &[Kind::Reference, Kind::BigFile];
 const ONE: &[Kind] = &[Kind::Reference];
 
 /// A check comes before what makes the store larger.
-pub const JOBS: [Job; 14] = [
+pub const JOBS: [Job; 15] = [
     job("pull", "pull", ALL, REGISTRY, moving::pull),
     job("pull-durable", "pull, durable", SOME, REGISTRY, moving::pull_durable),
     job("unpack", "unpack", ALL, &[], unpacking::unpack),
+    job("unpack-durable", "unpack to the disk, durable", SOME, &[], unpacking::unpack_durable),
     job("one-pass", "registry to root file system", ALL, REGISTRY, unpacking::one_pass),
     job("one-pass-durable", "registry to root file system, durable", SOME, REGISTRY, unpacking::one_pass_durable),
     job("push", "push", SOME, REGISTRY, moving::push),

@@ -19,7 +19,7 @@ use super::support::scratch::bytes_in;
 /// From a store.
 pub fn unpack<'a>(subject: &'a Subject<'a>) -> Vec<Contender<'a>> {
     let image = &subject.image;
-    let mut all = vec![unpacks(subject, "layercake", |target| ours::unpack(&image.layout, target))];
+    let mut all = vec![unpacks(subject, "layercake", |target| ours::unpack(&image.layout, target, Sync::No))];
     if is_there("umoci") {
         all.push(unpacks(subject, "umoci unpack", |target| peers::umoci_unpack(&image.layout, target)));
     }
@@ -39,6 +39,19 @@ pub fn unpack<'a>(subject: &'a Subject<'a>) -> Vec<Contender<'a>> {
         all.push(unpacks(subject, name, move |target| peers::tar(option, &image.blobs, target)));
     }
     all
+}
+
+/// From a store to the disk, synced and not. Peers do not sync.
+pub fn unpack_durable<'a>(subject: &'a Subject<'a>) -> Vec<Contender<'a>> {
+    [("layercake", Sync::Yes), ("layercake --no-sync", Sync::No)]
+        .map(|(name, sync)| {
+            Contender::new(name, move |_| {
+                let room = subject.room("unpack");
+                let run = measure(&mut ours::unpack(&subject.image.layout, &room.path.join("tree"), sync))?;
+                Ok(Outcome { run, bytes: Some(bytes_in(&room.path)) })
+            })
+        })
+        .into()
 }
 
 fn unpacks<'a>(subject: &'a Subject<'a>, name: &str, command: impl Fn(&Path) -> Command + 'a) -> Contender<'a> {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use layercake::Compression;
-use layercake::changeset::Options;
 use layercake::changeset::apply;
 use layercake::compression::EncoderOptions;
 
@@ -14,6 +13,7 @@ use crate::support::model::Random;
 use crate::support::tape::tar_of;
 use crate::support::tools::is_root;
 use crate::support::tree;
+use crate::support::unsynced;
 
 const PAIRS: u64 = 400;
 
@@ -36,7 +36,7 @@ fn what_is_copied_is_there_and_nothing_else_changes() {
         let image = store.image_at(&fixture.write(&store).unwrap()).unwrap();
         let tree = scratch.dir("tree");
         for layer in &source {
-            let _ = apply(&tar_of(layer)[..], &tree, &Options::new()).unwrap();
+            let _ = apply(&tar_of(layer)[..], &tree, &unsynced()).unwrap();
         }
         let builder = ImageBuilder::from_image(&image).compression(EncoderOptions::new(Compression::None));
         // Types that do not fit are refused, and there are many of these.

@@ -7,7 +7,6 @@ use std::time::SystemTime;
 use layercake::Digest;
 use layercake::Durability;
 use layercake::Image;
-use layercake::changeset::Options;
 use layercake::changeset::apply;
 use layercake::checkout::CheckoutMode;
 use layercake::checkout::CommitOptions;
@@ -25,6 +24,7 @@ use crate::support::tools::is_root;
 use crate::support::tree::Lines;
 use crate::support::tree::lines;
 use crate::support::tree::said;
+use crate::support::unsynced;
 
 const STACKS: u64 = 150;
 
@@ -56,7 +56,7 @@ impl Case<'_> {
         let at = |seconds| CommitOptions::new().created(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         let work = checkout(image, &scratch.path("work"), mode);
         assert!(work.changes().unwrap().is_empty(), "{mode}: untouched");
-        let _ = apply(&tar_of(self.change)[..], work.root(), &Options::new()).unwrap();
+        let _ = apply(&tar_of(self.change)[..], work.root(), &unsynced()).unwrap();
         let expected = self.seen(work.root());
         let child = work.commit_with(&at(1 << 32)).unwrap();
         let _ = child.unpack(scratch.path("rootfs")).unwrap();

@@ -17,6 +17,7 @@ use crate::support::Scratch;
 use crate::support::tree::Lines;
 use crate::support::tree::lines;
 use crate::support::tree::said;
+use crate::support::unsynced;
 
 /// Ten thousand by hand: `LAYERCAKE_DIFF_PAIRS=10000`.
 const PAIRS: u64 = 1500;
@@ -27,7 +28,7 @@ fn pairs() -> u64 {
 
 fn options(root: bool) -> Options<'static> {
     let ownership = if root { Ownership::Preserve } else { Ownership::CurrentUser };
-    Options::new().ownership(ownership).strict(true)
+    unsynced().ownership(ownership).strict(true)
 }
 
 #[track_caller]

@@ -25,6 +25,7 @@ use crate::support::tools::installed;
 use crate::support::tools::is_root;
 use crate::support::tools::run;
 use crate::support::tree;
+use crate::support::unsynced;
 
 /// An extended attribute in one of overlayfs' two name spaces, if it is there.
 fn attribute(path: &Path, space: &str, name: &str) -> Option<String> {
@@ -53,7 +54,7 @@ fn marks(root: &Path, space: &str) -> Vec<String> {
 
 /// The options, each with the name space that it has.
 fn spaces() -> Vec<(&'static str, Options<'static>)> {
-    let options = |owner| Options::new().layout(Layout::Overlay).ownership(owner);
+    let options = |owner| unsynced().layout(Layout::Overlay).ownership(owner);
     let mut all = vec![("user", options(Ownership::CurrentUser))];
     if is_root() {
         all.push(("trusted", options(Ownership::Preserve)));

@@ -21,6 +21,7 @@ use layercake::Error;
 use layercake::ImageReference;
 use layercake::Platform;
 use layercake::Store;
+use layercake::changeset::Options;
 use layercake::testing;
 use tempfile::TempDir;
 
@@ -52,6 +53,11 @@ impl Scratch {
     pub fn store(&self, name: &str) -> Store {
         Store::create(self.path(name)).expect("a store can be made").with_durability(Durability::None)
     }
+}
+
+/// Options for layers that are applied where no store says that a test need not wait for the disk.
+pub fn unsynced<'a>() -> Options<'a> {
+    Options::new().durability(Durability::None)
 }
 
 /// A registry that serves a store of its own.
