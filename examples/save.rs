@@ -69,7 +69,7 @@ fn format_of(text: &str) -> support::Result<Format> {
     }
 }
 
-/// A file has its name when it is whole. A pipe or a device has it already.
+/// A file has its name when it is whole and on the disk. A pipe or a device has it already.
 fn to_file(save: &Save<'_>, path: &Path) -> support::Result {
     let fail = |error: io::Error| format!("{}: {error}", path.display());
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
@@ -78,6 +78,7 @@ fn to_file(save: &Save<'_>, path: &Path) -> support::Result {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let aside = tempfile::NamedTempFile::new_in(directory).map_err(fail)?;
     save.to(aside.as_file())?;
+    aside.as_file().sync_all().map_err(fail)?;
     aside.persist(path).map_err(|error| fail(error.error))?;
-    Ok(())
+    Ok(fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail)?)
 }

@@ -1,11 +1,11 @@
 //! Makes a root file system of an image: `unpack alpine /srv/jail/rootfs`.
 //!
-//! With `--pull`, an image that the store does not have is pulled, and unpacked while it arrives. With `--no-sync`, a power
-//! cut soon after may leave a tree of empty files, and may take from the store what was pulled.
+//! With `--pull`, an image that the store does not have is pulled, and unpacked while it arrives. With `--no-sync`, a
+//! power cut soon after may leave a tree of empty files, and may take from the store what was pulled.
 //!
-//! Setuid programs and devices of the image that other users of this machine can reach are listed on stderr. They cannot
-//! reach any if the directory above DIR is missing, as it is made for this user alone. `--no-setuid` and `--no-devices`
-//! leave them out.
+//! Setuid programs and devices of the image that other users of this machine can reach are listed on stderr. They
+//! cannot reach any if the directory above DIR is missing, as it is made for this user alone. `--no-setuid` and
+//! `--no-devices` leave them out.
 //!
 //! The store may be any OCI image layout; NAME is then what its `index.json` has as `ref.name`. Exit status 0 means:
 //! the tree is exactly what the layers say, or what was left out is listed.

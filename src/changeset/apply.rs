@@ -116,8 +116,8 @@ impl<'a> Applier<'a> {
         })
     }
 
-    /// Goes on with what was done elsewhere, to the layers below: it is counted, reported and remembered too. Files to be
-    /// reported as exposed are not: layers that are unpacked apart lie in a directory that is closed to other users.
+    /// Goes on with what was done elsewhere, to the layers below: it is counted, reported and remembered too. Files to
+    /// be reported as exposed are not: layers that are unpacked apart lie in a directory that is closed to other users.
     pub(crate) fn going_on(self, before: Applier<'a>) -> Applier<'a> {
         let Applier { report, left_out, claimed, .. } = before;
         Applier { report, left_out, claimed, ..self }

@@ -165,9 +165,9 @@ pub(crate) use whiteout::split;
 /// content. It is read to its end, so that a reader which verifies has verified when this returns.
 ///
 /// The directory is changed as the layer goes on; after an error it has what was applied so far. A layer that is not
-/// trusted should be applied to a directory that other users cannot reach: its setuid programs and devices are there as
-/// soon as they are applied, before the rest of the layer is read. [`Unpacked::exposed`] lists those that other users can
-/// reach. [`Image::unpack`](crate::Image::unpack) builds a tree out of reach, verifies it and then publishes it.
+/// trusted should be applied to a directory that other users cannot reach: its setuid programs and devices are there
+/// as soon as they are applied, before the rest of the layer is read. [`Unpacked::exposed`] lists those that other
+/// users can reach. [`Image::unpack`](crate::Image::unpack) builds a tree out of reach, verifies it and publishes it.
 ///
 /// Nothing is changed across a mount point below the directory: the layer is refused where it would remove, replace or
 /// enter one. The directory itself may be a mount point.

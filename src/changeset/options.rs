@@ -221,8 +221,8 @@ impl<'a> Options<'a> {
         Options { devices, ..self }
     }
 
-    /// Whether the tree survives a power cut once the call returned. Default: the durability of the store that the image
-    /// is in; [`Durability::Full`] for [`apply`](crate::changeset::apply()), which knows no store.
+    /// Whether the tree survives a power cut once the call returned. Default: the durability of the store that the
+    /// image is in; [`Durability::Full`] for [`apply`](crate::changeset::apply()), which knows no store.
     ///
     /// [`Durability::Full`] syncs the file system that the target lies on, once, when all layers are applied.
     /// With [`Durability::None`] a power cut soon after may leave a tree of empty files under the target's name.

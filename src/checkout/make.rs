@@ -54,8 +54,10 @@ impl Image {
 
     /// The same, with options.
     ///
-    /// The directory may be missing, or empty. It is worked on beside, under a hidden name, and gets its own when all
-    /// is there. What a killed process leaves behind is removed by the next one that makes the same working copy.
+    /// The directory may be missing, or empty. Missing parents are made with mode 0700. The working copy is built in a
+    /// staging directory beside it and renamed to it when it is complete. If a process is killed, the next one that makes
+    /// the same working copy removes its staging directory. The working copy survives a power cut if the store's
+    /// [durability](crate::Store::durability) says so.
     ///
     /// # Errors
     ///

@@ -4,6 +4,9 @@
 //! without following a symbolic link. [`atomic`] replaces a file so that readers see the old or the new one.
 //! [`Lock`](lock::Lock) keeps other processes and threads out, and dies with its holder.
 //!
+//! [`Aside`](aside::Aside) builds a new directory out of reach of other users, and [`parents`] makes what is missing above
+//! it. [`mount`] tells mount points, which no operation crosses.
+//!
 //! [`trust`] decides whether another user of the machine could have changed what is read.
 //!
 //! A root file system is trusted even less: [`Rooted`](rooted::Rooted) leads to a directory below a root without ever
