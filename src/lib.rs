@@ -110,6 +110,7 @@ pub mod guide;
 pub mod image;
 pub mod manifest;
 pub mod media_type;
+mod memory;
 pub mod platform;
 pub mod reference;
 #[cfg(feature = "registry")]

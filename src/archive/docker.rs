@@ -157,7 +157,7 @@ impl Reading<'_> {
         let descriptor = layer_of(self.members.held(number));
         let found = match self.diff_ids.get(&number) {
             Some(found) => *found,
-            None => self.members.diff_id(number, self.limits, self.cancel)?,
+            None => self.members.diff_id(number, self.cancel)?,
         };
         self.diff_ids.insert(number, found);
         if found != diff_id {

@@ -5,6 +5,7 @@ use std::io;
 use std::io::Read;
 use std::time::SystemTime;
 
+use super::intake::Budget;
 use super::intake::Intake;
 
 use crate::changeset::Entries;
@@ -135,7 +136,7 @@ pub(crate) fn take_layer(
 ) -> Result<(NewLayer, Compression)> {
     let mut writer = store.writer(Algorithm::Sha256)?;
     let tee = Tee { reader: &mut tarball, writer: &mut writer };
-    let intake = Intake::new(tee, limits, cancel)?;
+    let intake = Intake::new(tee, &Budget::new(limits), cancel)?;
     let compression = intake.compression();
     let mut hashed = Hashed { inner: intake, hasher: Hasher::new(Algorithm::Sha256), size: 0 };
     let mut entries = Entries::new(io::BufReader::with_capacity(64 << 10, &mut hashed), limits);

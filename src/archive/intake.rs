@@ -22,16 +22,24 @@ const BUFFER: usize = 64 << 10;
 /// So many bytes tell all compressions apart, those too that are only known by name.
 const START: usize = 6;
 
-/// How much may come out of what went in (P9: on both sides of the decompression).
+/// How much may come out of an archive and of all compressed layers in it together, for what went in (P9: on both sides
+/// of the decompression). Clones share the counters.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
     taken: Rc<Cell<u64>>,
+    out: Rc<Cell<u64>>,
     limits: Limits,
 }
 
 impl Budget {
-    fn new(limits: Limits) -> Budget {
-        Budget { taken: Rc::default(), limits }
+    pub(super) fn new(limits: Limits) -> Budget {
+        Budget { taken: Rc::default(), out: Rc::default(), limits }
+    }
+
+    /// Counts bytes that came out. Fails if there are too many.
+    fn add(&self, count: usize) -> Result<()> {
+        self.out.set(self.out.get().saturating_add(count as u64));
+        self.check(self.out.get())
     }
 
     /// Fails if so many bytes are too many for what was taken in.
@@ -53,28 +61,23 @@ pub(super) struct Intake<R: Read> {
     compression: Compression,
     budget: Budget,
     cancel: Cancel,
-    out: u64,
 }
 
 impl<R: Read> Intake<R> {
-    pub(super) fn new(mut reader: R, limits: Limits, cancel: &Cancel) -> Result<Intake<R>> {
+    pub(super) fn new(mut reader: R, budget: &Budget, cancel: &Cancel) -> Result<Intake<R>> {
         let mut start = Vec::with_capacity(START);
         reader.by_ref().take(START as u64).read_to_end(&mut start)?;
         refuse_others(&start)?;
         let compression = Compression::detect(&start);
-        let budget = Budget::new(limits);
         let counted = Counted { inner: Cursor::new(start).chain(reader), taken: Rc::clone(&budget.taken) };
-        let bound = Bound::at_most(limits.unpacked_bytes, limits.unpacked_bytes);
+        let Limits { unpacked_bytes, trailer_bytes, .. } = budget.limits;
+        let bound = Bound::at_most(unpacked_bytes, unpacked_bytes).trailer(trailer_bytes);
         let decoder = Decoder::new(BufReader::with_capacity(BUFFER, counted), bound)?;
-        Ok(Intake { decoder, compression, budget, cancel: cancel.clone(), out: 0 })
+        Ok(Intake { decoder, compression, budget: budget.clone(), cancel: cancel.clone() })
     }
 
     pub(super) fn compression(&self) -> Compression {
         self.compression
-    }
-
-    pub(super) fn budget(&self) -> Budget {
-        self.budget.clone()
     }
 
     pub(super) fn buffered(self) -> impl BufRead {
@@ -86,8 +89,7 @@ impl<R: Read> Read for Intake<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.cancel.check()?;
         let count = self.decoder.read(buffer)?;
-        self.out += count as u64;
-        self.budget.check(self.out)?;
+        self.budget.add(count)?;
         Ok(count)
     }
 }

@@ -42,8 +42,8 @@ impl<'a, R: Read> Load<'a, R> {
     }
 
     /// What is refused because it is too much: of the archive's entries, its unpacked bytes, the bytes of a member and
-    /// of its path, the layers of an image. By default 50,000 entries with paths of 256 bytes, and else what layers
-    /// may have.
+    /// of its path, the layers of an image. Unpacked bytes are those of the archive and of all compressed layers that
+    /// are read in it together. By default 50,000 entries with paths of 256 bytes, and else what layers may have.
     pub fn limits(self, limits: Limits) -> Load<'a, R> {
         Load { limits, ..self }
     }

@@ -52,6 +52,8 @@ pub(super) struct Members {
     open: usize,
     /// How many bytes of documents were read.
     documents: u64,
+    /// What came out of the archive and of the layers in it.
+    budget: Budget,
 }
 
 enum Member {
@@ -80,10 +82,11 @@ enum Content {
 impl Members {
     /// Reads an archive to its end.
     pub(super) fn read(reader: impl Read, store: &Store, limits: Limits, cancel: &Cancel) -> Result<Members> {
-        let intake = Intake::new(reader, limits, cancel)?;
-        let mut taker = Taker { store, budget: intake.budget(), out: 0, buffer: vec![0; BUFFER] };
+        let budget = Budget::new(limits);
+        let intake = Intake::new(reader, &budget, cancel)?;
+        let mut taker = Taker { store, budget: budget.clone(), out: 0, buffer: vec![0; BUFFER] };
         let mut entries = Entries::new(intake.buffered(), limits);
-        let mut members = Members { by_path: HashMap::new(), held: Vec::new(), open: 0, documents: 0 };
+        let mut members = Members { by_path: HashMap::new(), held: Vec::new(), open: 0, documents: 0, budget };
         while entries.advance().map_err(Error::of_archive)? {
             let Some(mut entry) = entries.current() else { break };
             let name = printable(&String::from_utf8_lossy(entry.written_path()), 200);
@@ -186,12 +189,12 @@ impl Members {
     }
 
     /// The digest of the tar that a held layer is, whatever its compression.
-    pub(super) fn diff_id(&mut self, number: usize, limits: Limits, cancel: &Cancel) -> Result<Digest> {
+    pub(super) fn diff_id(&mut self, number: usize, cancel: &Cancel) -> Result<Digest> {
         let held = &mut self.held[number];
         if held.compression == Compression::None {
             return Ok(held.digest);
         }
-        let mut tar = Intake::new(held.reopened()?.reader(), limits, cancel)?;
+        let mut tar = Intake::new(held.reopened()?.reader(), &self.budget, cancel)?;
         let mut hasher = crate::digest::Hasher::new(Algorithm::Sha256);
         let mut buffer = vec![0; BUFFER];
         loop {

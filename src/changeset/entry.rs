@@ -185,7 +185,7 @@ impl<R> fmt::Debug for Entries<R> {
 impl<R: BufRead> Entries<R> {
     /// Reads a plain tar. What is compressed is read through [`Layer::entries`](crate::Layer::entries).
     pub fn new(tar: R, limits: Limits) -> Entries<R> {
-        Entries { tape: Tape::new(tar), limits, count: 0, current: None }
+        Entries { tape: Tape::new(tar).with_trailer(limits.trailer_bytes), limits, count: 0, current: None }
     }
 
     /// The same, where so many entries of other layers count as well.

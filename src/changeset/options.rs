@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::compression::TRAILER_BYTES;
 use crate::error::Error;
 use crate::error::Limit;
 use crate::error::Result;
@@ -10,6 +11,7 @@ use crate::event::Cancel;
 use crate::event::Observer;
 use crate::event::Silent;
 use crate::fs::atomic::Durability;
+use crate::memory::MemoryBudget;
 
 /// Whose the files are that layers say are someone's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,6 +103,13 @@ pub struct Limits {
     pub expansion_ratio: u64,
     /// The length of a path, and of a link's target, in bytes: 4,095.
     pub path_bytes: u64,
+    /// Bytes of memory that an operation keeps: names, link targets, extended attributes and lists of changes, of all
+    /// images that it compares. Contents are never kept. A file takes about 200 bytes, so two million files fit.
+    /// Default: 256 MiB.
+    pub memory_bytes: u64,
+    /// Bytes that may follow without adding content: behind the end of a tar, as empty gzip members, as skippable zstd
+    /// frames, or as padding. The table of contents of a zstd:chunked layer is such a frame. Default: 256 MiB.
+    pub trailer_bytes: u64,
 }
 
 impl Default for Limits {
@@ -112,6 +121,8 @@ impl Default for Limits {
             unpacked_bytes: 1 << 40,
             expansion_ratio: 1_100,
             path_bytes: 4_095,
+            memory_bytes: MemoryBudget::DEFAULT,
+            trailer_bytes: TRAILER_BYTES,
         }
     }
 }
@@ -124,9 +135,15 @@ impl Limits {
             Limit::Entries => self.entries,
             Limit::FileSize => self.file_bytes,
             Limit::PathLength => self.path_bytes,
+            Limit::TrailerSize => self.trailer_bytes,
             _ => self.unpacked_bytes,
         };
         if found > maximum { Err(Error::limit(limit, maximum)) } else { Ok(()) }
+    }
+
+    /// A budget for the memory of one operation.
+    pub(crate) fn memory(&self) -> MemoryBudget {
+        MemoryBudget::new(self.memory_bytes)
     }
 }
 

@@ -216,7 +216,7 @@ impl Reading {
         };
         let consumed = Rc::clone(&feed.count);
         let left = self.limits.unpacked_bytes.saturating_sub(self.out);
-        let bound = Bound::at_most(self.limits.unpacked_bytes, left);
+        let bound = Bound::at_most(self.limits.unpacked_bytes, left).trailer(self.limits.trailer_bytes);
         let mut decoder = Decoder::new(feed, bound)?;
         let mut out: u64 = 0;
         loop {

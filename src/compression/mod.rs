@@ -8,16 +8,32 @@
 //! the number of threads and the machine; between versions they may not. What names content for good is a layer's
 //! diff id, and that is of what is not compressed.
 
+//!
+//! # Limits
+//!
+//! A zstd frame says how large its window is, and its decoder needs so much memory. Frames with a window of more than
+//! 128 MiB are refused with [`Limit::Window`]: that is the most that `zstd -d` accepts, and what `zstd --ultra -22` and
+//! `zstd --long` write. Bytes that add no content, as empty gzip members, skippable frames and padding, count to
+//! [`Limits::trailer_bytes`](crate::changeset::Limits::trailer_bytes).
+
 mod encoder;
 mod gzip;
+mod trailer;
+#[cfg(feature = "zstd")]
+mod window;
 
 use std::fmt;
 use std::io;
 use std::io::BufRead;
 use std::io::Cursor;
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use flate2::bufread::GzDecoder;
+use trailer::MEMBER_COST;
+use trailer::Metered;
 
 use crate::error::Error;
 use crate::error::ErrorKind;
@@ -71,12 +87,17 @@ impl fmt::Display for Compression {
     }
 }
 
+/// Default of [`Limits::trailer_bytes`](crate::changeset::Limits::trailer_bytes): 256 MiB.
+pub(crate) const TRAILER_BYTES: u64 = 256 << 20;
+
 /// How much may come out of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bound {
     limit: Limit,
     maximum: u64,
     bytes: u64,
+    /// How many bytes may be read without adding content.
+    trailer: u64,
 }
 
 impl Bound {
@@ -89,17 +110,22 @@ impl Bound {
 
     /// So many bytes may come, which are what is left of a maximum.
     pub(crate) fn at_most(maximum: u64, left: u64) -> Bound {
-        Bound { limit: Limit::UnpackedSize, maximum, bytes: left }
+        Bound { limit: Limit::UnpackedSize, maximum, bytes: left, trailer: TRAILER_BYTES }
     }
 
     /// The bound for a layer of `compressed` bytes.
     pub(crate) fn for_layer(compressed: u64) -> Bound {
         let by_ratio = compressed.saturating_mul(Bound::RATIO).max(Bound::ALWAYS);
         if by_ratio < Bound::UNPACKED {
-            Bound { limit: Limit::ExpansionRatio, maximum: Bound::RATIO, bytes: by_ratio }
+            Bound { limit: Limit::ExpansionRatio, maximum: Bound::RATIO, bytes: by_ratio, trailer: TRAILER_BYTES }
         } else {
-            Bound { limit: Limit::UnpackedSize, maximum: Bound::UNPACKED, bytes: Bound::UNPACKED }
+            Bound::at_most(Bound::UNPACKED, Bound::UNPACKED)
         }
+    }
+
+    /// The same with another limit of the bytes that add no content.
+    pub(crate) fn trailer(self, bytes: u64) -> Bound {
+        Bound { trailer: bytes, ..self }
     }
 }
 
@@ -108,16 +134,18 @@ pub(crate) struct Decoder<R: BufRead> {
     inner: Inner<Start<R>>,
     bound: Bound,
     count: u64,
+    /// The bytes that were read since content came out last.
+    idle: Arc<AtomicU64>,
 }
 
 /// A stream from its beginning, after its first bytes were looked at.
 type Start<R> = io::Chain<Cursor<Vec<u8>>, R>;
 
 enum Inner<R: BufRead> {
-    Plain(R),
+    Plain(Metered<R>),
     Gzip(Members<R>),
     #[cfg(feature = "zstd")]
-    Zstd(zstd::stream::read::Decoder<'static, R>),
+    Zstd(zstd::stream::zio::Reader<Metered<R>, window::Checked>),
 }
 
 impl<R: BufRead> Decoder<R> {
@@ -125,16 +153,17 @@ impl<R: BufRead> Decoder<R> {
         let mut start = Vec::with_capacity(4);
         stream.by_ref().take(4).read_to_end(&mut start)?;
         let compression = Compression::detect(&start);
-        let stream = Cursor::new(start).chain(stream);
+        let idle = Arc::default();
+        let stream = Metered::new(Cursor::new(start).chain(stream), bound.trailer, &idle);
         let inner = match compression {
             Compression::None => Inner::Plain(stream),
             Compression::Gzip => Inner::Gzip(Members::new(stream)),
             #[cfg(feature = "zstd")]
-            Compression::Zstd => Inner::Zstd(zstd::stream::read::Decoder::with_buffer(stream)?),
+            Compression::Zstd => Inner::Zstd(zstd::stream::zio::Reader::new(stream, window::Checked::new()?)),
             #[cfg(not(feature = "zstd"))]
             Compression::Zstd => return Err(invalid("zstd is not built in (feature `zstd`)")),
         };
-        Ok(Decoder { inner, bound, count: 0 })
+        Ok(Decoder { inner, bound, count: 0, idle })
     }
 }
 
@@ -147,6 +176,9 @@ impl<R: BufRead> Read for Decoder<R> {
             Inner::Zstd(reader) => reader.read(buffer).map_err(decode_error),
         }?;
         self.count += count as u64;
+        if count > 0 {
+            self.idle.store(0, Ordering::Relaxed);
+        }
         if self.count > self.bound.bytes {
             return Err(Error::limit(self.bound.limit, self.bound.maximum).into());
         }
@@ -156,15 +188,15 @@ impl<R: BufRead> Read for Decoder<R> {
 
 /// gzip members one after another, with zero bytes allowed behind each (GNU tar pads to its record size).
 enum Members<R: BufRead> {
-    In(Box<GzDecoder<R>>),
+    In(Box<GzDecoder<Metered<R>>>),
     /// Behind a member: what follows is another, or zero bytes, or the end.
-    Between(R),
+    Between(Metered<R>),
     /// Only while the state changes.
     Lost,
 }
 
 impl<R: BufRead> Members<R> {
-    fn new(stream: R) -> Members<R> {
+    fn new(stream: Metered<R>) -> Members<R> {
         Members::In(Box::new(GzDecoder::new(stream)))
     }
 
@@ -200,7 +232,9 @@ impl<R: BufRead> Read for Members<R> {
                 return Ok(count);
             }
             if let Members::In(ended) = std::mem::replace(self, Members::Lost) {
-                *self = Members::Between((*ended).into_inner());
+                let mut stream = (*ended).into_inner();
+                stream.add(MEMBER_COST);
+                *self = Members::Between(stream);
             }
         }
         Ok(0)

@@ -46,6 +46,12 @@ pub enum Limit {
     Reported,
     /// The bytes of memory that such a list takes, or of the file that it is written to.
     ReportedBytes,
+    /// The bytes of memory that an operation keeps: names, link targets, extended attributes, lists of changes.
+    Memory,
+    /// The bytes of the window of a zstd frame: the memory that its decoder needs.
+    Window,
+    /// The bytes that follow the end of a tar, of a gzip stream or of a zstd stream without adding content.
+    TrailerSize,
 }
 
 impl fmt::Display for Limit {
@@ -71,6 +77,9 @@ impl fmt::Display for Limit {
             Limit::SparseSegments => "pieces of a sparse file",
             Limit::Reported => "number of things left out",
             Limit::ReportedBytes => "bytes of the list of things left out",
+            Limit::Memory => "bytes of memory for the operation",
+            Limit::Window => "bytes of a zstd window",
+            Limit::TrailerSize => "bytes behind the content of a stream",
         })
     }
 }

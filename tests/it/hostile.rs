@@ -6,6 +6,7 @@ mod extensions;
 mod names;
 mod reports;
 mod sparse;
+mod trailers;
 mod work;
 
 use std::ffi::OsStr;
@@ -437,15 +438,16 @@ fn bombs_are_stopped() {
     let small = tar(&[Item::file("f", "f")]);
     let bomb = [gzip(&small), gzip(&zeros).repeat(70)].concat();
     assert!(bomb.len() < 2 << 20);
-    let ratio = limited(|limits| limits.expansion_ratio = 100);
-    assert_eq!(exceeds(&bomb, &ratio), (Limit::ExpansionRatio, 100));
+    let ratio = |maximum| limited(|limits| (limits.expansion_ratio, limits.trailer_bytes) = (maximum, u64::MAX));
+    assert_eq!(exceeds(&bomb, &ratio(100)), (Limit::ExpansionRatio, 100));
+    assert_eq!(exceeds(&bomb, &options()), (Limit::TrailerSize, 256 << 20));
     let unpacked = limited(|limits| limits.unpacked_bytes = 1 << 20);
     assert_eq!(exceeds(&bomb, &unpacked), (Limit::UnpackedSize, 1 << 20));
     #[cfg(feature = "zstd")]
     {
         let frame = |content: &[u8]| zstd::encode_all(content, 1).unwrap();
         let bomb = [frame(&small), frame(&zeros).repeat(70)].concat();
-        assert_eq!(exceeds(&bomb, &options()), (Limit::ExpansionRatio, 1100));
+        assert_eq!(exceeds(&bomb, &ratio(1100)), (Limit::ExpansionRatio, 1100));
     }
 }
 

@@ -13,6 +13,7 @@ use std::io;
 use std::io::BufRead;
 use std::io::Read;
 
+use crate::compression::TRAILER_BYTES;
 use crate::error::Error;
 use crate::error::Limit;
 use crate::error::Result;
@@ -69,6 +70,8 @@ pub(crate) struct Tape<R> {
     /// What fills its last block up.
     padding: u64,
     ended: bool,
+    /// How many bytes may follow the end of the tar.
+    trailer: u64,
 }
 
 /// What was said so far of the entry to come.
@@ -87,7 +90,18 @@ impl Pending {
 
 impl<R: BufRead> Tape<R> {
     pub(crate) fn new(reader: R) -> Tape<R> {
-        Tape { reader, left: 0, padding: 0, ended: false }
+        Tape { reader, left: 0, padding: 0, ended: false, trailer: TRAILER_BYTES }
+    }
+
+    /// The same with another limit of the bytes that follow the end of the tar.
+    pub(crate) fn with_trailer(self, bytes: u64) -> Tape<R> {
+        Tape { trailer: bytes, ..self }
+    }
+
+    /// Reads what follows the end of the tar: the stream may be verified at its end.
+    fn skip_trailer(&mut self) -> Result<()> {
+        let count = io::copy(&mut self.reader.by_ref().take(self.trailer.saturating_add(1)), &mut io::sink())?;
+        if count > self.trailer { Err(Error::limit(Limit::TrailerSize, self.trailer)) } else { Ok(()) }
     }
 
     /// Goes to the next entry; none at the end, which is reached only after all that follows the archive's end was
@@ -113,7 +127,7 @@ impl<R: BufRead> Tape<R> {
             return invalid("an extension stands before no entry");
         }
         self.ended = true;
-        io::copy(&mut self.reader, &mut io::sink())?;
+        self.skip_trailer()?;
         Ok(None)
     }
 

@@ -306,6 +306,37 @@ fn bombs_are_refused() {
     );
 }
 
+/// P9: an archive of many images, of which each alone is within the limits.
+#[test]
+fn limits_hold_over_all_images_of_an_archive() {
+    let layer = |n: usize| tar(&[Item::file(format!("{n}"), vec![0; 600 << 10])]);
+    let archive = |count: usize| {
+        let (mut items, mut images) = (Vec::new(), Vec::new());
+        for n in 0..count {
+            let diff_ids = [Digest::sha256(&layer(n))];
+            let config = json!({ "architecture": "amd64", "os": "linux",
+                "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+            items.push(Item::file(format!("{n}.tar.gz"), gzip(&layer(n))));
+            items.push(Item::file(format!("{n}.config"), config.to_string()));
+            images.push(json!({ "Config": format!("{n}.config"), "Layers": [format!("{n}.tar.gz")] }));
+        }
+        items.push(Item::file("manifest.json", json!(images).to_string()));
+        tar(&items)
+    };
+    let limits = || {
+        let mut limits = Limits::default();
+        limits.unpacked_bytes = 1 << 20;
+        limits
+    };
+    let scratch = Scratch::new();
+    let one = archive::load(&archive(1)[..]).limits(limits()).to(&scratch.store("store")).unwrap();
+    assert_eq!(one.images.len(), 1);
+    for count in [2, 20] {
+        let error = refused_with(&archive(count)[..], |load| load.limits(limits()));
+        assert_kind!(error, ErrorKind::LimitExceeded { limit: Limit::UnpackedSize, maximum: 1_048_576 });
+    }
+}
+
 #[test]
 fn documents_that_are_none_are_refused() {
     let classic = Classic::new();
