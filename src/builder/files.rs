@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use tar::EntryType;
 
+use super::settings::Settings;
 use crate::changeset::Fields;
 use crate::changeset::Output;
 use crate::changeset::Owners;
@@ -18,7 +19,6 @@ use crate::changeset::pack_tree_to;
 use crate::error::Context;
 use crate::error::Error;
 use crate::error::Result;
-use crate::event::Cancel;
 
 const BYTES_MODE: u32 = 0o644;
 
@@ -85,12 +85,13 @@ impl Files {
     }
 
     /// How it is written.
-    pub(super) fn options(&self, epoch: Option<i64>, cancel: &Cancel) -> PackOptions {
-        let mut options = PackOptions::new().owners(self.owners.clone()).cancel(cancel);
+    pub(super) fn options(&self, settings: &Settings) -> PackOptions {
+        let mut options =
+            PackOptions::new().owners(self.owners.clone()).cancel(&settings.cancel).limits(settings.limits);
         if let Some(mode) = self.mode {
             options = options.mode(mode);
         }
-        if let Some(epoch) = epoch {
+        if let Some(epoch) = settings.epoch {
             options = options.epoch(epoch);
         }
         options

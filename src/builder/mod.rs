@@ -52,6 +52,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::changeset::Limits;
 use crate::changeset::Skipped;
 use crate::compression::Compression;
 use crate::compression::EncoderOptions;
@@ -133,7 +134,14 @@ impl<'a> ImageBuilder<'a> {
 
     fn on(base: Base) -> ImageBuilder<'a> {
         let how = EncoderOptions::new(Compression::Gzip);
-        let settings = Settings { how, epoch: None, uses_cache: true, work_dir: None, cancel: Cancel::new() };
+        let settings = Settings {
+            how,
+            epoch: None,
+            uses_cache: true,
+            work_dir: None,
+            limits: Limits::default(),
+            cancel: Cancel::new(),
+        };
         let (said, annotations) = (ConfigEdit::new(), Vec::new());
         ImageBuilder { base, steps: Vec::new(), said, annotations, created: None, settings }
     }
@@ -312,6 +320,13 @@ impl<'a> ImageBuilder<'a> {
         self
     }
 
+    /// Limits of the layers of the base, of tars that become layers, and of the memory for names and attributes.
+    /// Default: [`Limits::default`].
+    pub fn limits(mut self, limits: Limits) -> ImageBuilder<'a> {
+        self.settings.limits = limits;
+        self
+    }
+
     /// A switch that ends the work.
     pub fn cancel(mut self, cancel: &Cancel) -> ImageBuilder<'a> {
         self.settings.cancel = cancel.clone();
@@ -361,7 +376,8 @@ impl<'a> ImageBuilder<'a> {
         }
         let epoch = self.settings.epoch.or(self.created.map(seconds_of));
         let settings = Settings { epoch, ..self.settings.clone() };
-        let mut site = Site { draft, settings: &settings, standing: Standing::new() };
+        let limits = settings.limits;
+        let mut site = Site { draft, settings: &settings, standing: Standing::with_headers(limits, &limits.memory())? };
         let mut steps = Vec::new();
         for (n, step) in self.steps.iter().enumerate() {
             let text = || format!("step {} of {}: {}", n + 1, self.steps.len(), step.describe());

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::changeset::Limits;
 use crate::compression::EncoderOptions;
 use crate::event::Cancel;
 
@@ -13,5 +14,6 @@ pub(super) struct Settings {
     pub(super) uses_cache: bool,
     /// Where working copies are made.
     pub(super) work_dir: Option<PathBuf>,
+    pub(super) limits: Limits,
     pub(super) cancel: Cancel,
 }

@@ -14,7 +14,6 @@ use super::files::Found;
 use super::run::Run;
 use super::settings::Settings;
 use crate::archive::take_layer;
-use crate::changeset::Limits;
 use crate::changeset::Owners;
 use crate::changeset::PackOptions;
 use crate::changeset::Skipped;
@@ -97,7 +96,7 @@ impl Step<'_> {
 
 impl Site<'_> {
     fn copy(&mut self, files: &Files, to: &Path) -> Result<Outcome> {
-        let options = files.options(self.settings.epoch, &self.settings.cancel);
+        let options = files.options(self.settings);
         let found = files.find()?;
         let to = destination(files, &found, to)?;
         let mut came = TarWriter::new(io::sink());
@@ -134,7 +133,8 @@ impl Site<'_> {
     }
 
     fn layer_from_dir(&mut self, path: &Path) -> Result<Outcome> {
-        let mut options = PackOptions::new().owners(Owners::Root).cancel(&self.settings.cancel);
+        let mut options =
+            PackOptions::new().owners(Owners::Root).cancel(&self.settings.cancel).limits(self.settings.limits);
         if let Some(epoch) = self.settings.epoch {
             options = options.epoch(epoch);
         }
@@ -184,7 +184,7 @@ impl Site<'_> {
         let key = self.key("tar", json!([came]));
         let (layer, is_cached) = self.cached(key, |site| {
             let cancel = &site.settings.cancel;
-            let (mut layer, compression) = take_layer(open()?, site.draft.store(), Limits::default(), cancel)?;
+            let (mut layer, compression) = take_layer(open()?, site.draft.store(), site.settings.limits, cancel)?;
             if layer.blob.digest != came {
                 return changed();
             }

@@ -7,6 +7,10 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::changeset::report::Skipped;
+use crate::error::Result;
+use crate::memory::MemoryBudget;
+use crate::memory::MemoryReservation;
+use crate::memory::allocated;
 
 /// What became of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +46,11 @@ impl Change {
         Change { path: path.into(), kind, is_directory: false, size: 0, is_opaque: false }
     }
 
+    /// The bytes of memory that it takes in a list, which is sorted in the end.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Change>() * 3 / 2 + allocated(self.path.as_os_str().len())
+    }
+
     /// The same of a directory that hides all that lower layers have in it.
     #[must_use = "the change is returned"]
     pub fn opaque(self) -> Change {
@@ -71,7 +80,7 @@ pub struct Changes {
 
 impl Changes {
     /// Puts them in order.
-    pub(crate) fn new(mut list: Vec<Change>, skipped: Vec<Skipped>) -> Changes {
+    fn new(mut list: Vec<Change>, skipped: Vec<Skipped>) -> Changes {
         list.sort_by(|a, b| order(&a.path, &b.path));
         Changes { list, skipped }
     }
@@ -101,6 +110,38 @@ impl Changes {
         let mut list: Vec<&Change> = self.iter().collect();
         list.sort_by(|a, b| steps(a).cmp(steps(b)));
         list
+    }
+}
+
+/// A list of changes that grows, within a budget of memory.
+#[derive(Debug)]
+pub(crate) struct ChangeList {
+    list: Vec<Change>,
+    skipped: Vec<Skipped>,
+    memory: MemoryReservation,
+}
+
+impl ChangeList {
+    pub(crate) fn new(budget: &MemoryBudget) -> ChangeList {
+        ChangeList { list: Vec::new(), skipped: Vec::new(), memory: budget.reservation() }
+    }
+
+    pub(crate) fn push(&mut self, change: Change) -> Result<()> {
+        self.memory.grow(change.bytes())?;
+        self.list.push(change);
+        Ok(())
+    }
+
+    /// Adds something of the new tree that no layer can have.
+    pub(crate) fn skip(&mut self, skipped: Skipped) -> Result<()> {
+        self.memory.grow(usize::try_from(skipped.bytes()).unwrap_or(usize::MAX))?;
+        self.skipped.push(skipped);
+        Ok(())
+    }
+
+    /// The changes in order.
+    pub(crate) fn into_changes(self) -> Changes {
+        Changes::new(self.list, self.skipped)
     }
 }
 

@@ -108,6 +108,7 @@ pub(crate) use attributes::hand_nothing_on;
 pub(crate) use capture::captured;
 pub use changes::Change;
 pub use changes::ChangeKind;
+pub(crate) use changes::ChangeList;
 pub use changes::Changes;
 pub use diff::CompareContent;
 pub use diff::DiffOptions;

@@ -104,7 +104,7 @@ pub struct Limits {
     /// The length of a path, and of a link's target, in bytes: 4,095.
     pub path_bytes: u64,
     /// Bytes of memory that an operation keeps: names, link targets, extended attributes and lists of changes, of all
-    /// images that it compares. Contents are never kept. A file takes about 200 bytes, so two million files fit.
+    /// images that it compares. Contents are never kept. A file takes 160 to 260 bytes, so a million files fit.
     /// Default: 256 MiB.
     pub memory_bytes: u64,
     /// Bytes that may follow without adding content: behind the end of a tar, as empty gzip members, as skippable zstd

@@ -26,6 +26,8 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::fs::remove::handle;
 use crate::fs::rooted::Inode;
+use crate::memory::MemoryBudget;
+use crate::memory::allocated;
 
 const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -44,6 +46,17 @@ pub(crate) struct Descent {
     open: VecDeque<OwnedFd>,
     /// How many stay open at most.
     kept: usize,
+    /// The memory that a list of names may take; no limit if there is none.
+    memory: Option<MemoryBudget>,
+}
+
+/// The memory that the names in a directory take.
+pub(crate) fn listing_bytes(list: &[(Vec<u8>, Stat)]) -> usize {
+    list.iter().map(|(name, _)| name_bytes(name)).sum()
+}
+
+fn name_bytes(name: &[u8]) -> usize {
+    size_of::<(Vec<u8>, Stat)>() + allocated(name.len())
 }
 
 impl Descent {
@@ -64,7 +77,13 @@ impl Descent {
             way: vec![inode],
             open: VecDeque::from([fd]),
             kept: KEPT,
+            memory: None,
         })
+    }
+
+    /// The same, where the list of one directory takes no more memory than the budget has.
+    pub(crate) fn within(self, memory: &MemoryBudget) -> Descent {
+        Descent { memory: Some(memory.clone()), ..self }
     }
 
     /// The same with so many directories open at most, where there are many trees.
@@ -127,11 +146,15 @@ impl Descent {
     pub(crate) fn list(&self) -> Result<Vec<(Vec<u8>, Stat)>> {
         let fail = |error| self.error("list", b"", error);
         let mut found = Vec::new();
+        let mut memory = self.memory.as_ref().map(MemoryBudget::reservation);
         for entry in rustix::fs::Dir::read_from(self.fd()).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let name = entry.file_name().to_bytes();
             if matches!(name, b"." | b"..") {
                 continue;
+            }
+            if let Some(memory) = &mut memory {
+                memory.grow(name_bytes(name))?;
             }
             // What went away meanwhile is not there.
             if let Some(stat) = self.look(name)? {

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::changeset::ChangeKind;
+use crate::changeset::Limits;
 use crate::changeset::clean;
 use crate::error::Context;
 use crate::error::Error;
@@ -12,10 +13,10 @@ use crate::event::Cancel;
 use crate::image::Image;
 use crate::image::Step;
 use crate::image::attributes::Attributes;
-use crate::image::merged::Kind;
 use crate::image::merged::Merged;
+use crate::image::merged::Origin;
 use crate::image::merged::ROOT;
-use crate::image::stack::Stack;
+use crate::image::standing::Standing;
 
 /// A layer that touched a path.
 #[non_exhaustive]
@@ -79,7 +80,8 @@ impl Image {
 
     fn touched(&self, path: &[u8]) -> Result<Vec<Blame>> {
         let steps = self.history()?.into_iter().filter(|step| step.layer.is_some());
-        let mut stack = Stack::new();
+        let limits = Limits::default();
+        let mut stack = Standing::new(limits, &limits.memory())?;
         let mut before = None;
         let mut found = Vec::new();
         for (index, step) in steps.enumerate() {
@@ -99,7 +101,8 @@ impl Image {
 
 /// What a path shows.
 struct Seen {
-    node: usize,
+    /// The entry that describes it.
+    origin: Option<Origin>,
     /// The layer that gave it its name.
     layer: Option<usize>,
     /// If it is a directory.
@@ -109,19 +112,17 @@ struct Seen {
 fn seen(tree: &Merged, path: &[u8]) -> Option<Seen> {
     let (node, layer) = match path {
         [] => (ROOT, None),
-        path => tree.name(path).map(|name| (name.node, name.layer))?,
+        path => tree.name(path).map(|name| (name.node(), name.layer()))?,
     };
-    let attributes = match tree.node(node) {
-        found if matches!(found.kind, Kind::Directory(_)) => Some(found.attributes.clone()),
-        _ => None,
-    };
-    Some(Seen { node, layer, attributes })
+    let node = tree.node(node);
+    let attributes = node.directory().map(|_| node.attributes.clone());
+    Some(Seen { origin: node.origin, layer, attributes })
 }
 
 fn change(before: Option<&Seen>, after: Option<&Seen>, layer: usize) -> Option<ChangeKind> {
     let is_touched = |before: &Seen, after: &Seen| match (&before.attributes, &after.attributes) {
         (Some(before), Some(after)) => before != after,
-        _ => before.node != after.node || after.layer == Some(layer),
+        _ => before.origin != after.origin || after.layer == Some(layer),
     };
     match (before, after) {
         (None, None) => None,

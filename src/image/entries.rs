@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::image::Image;
 use crate::image::Layer;
 use crate::image::merged::File;
-use crate::image::stack::Stack;
+use crate::image::standing::Standing;
 
 const BUFFER: usize = 64 << 10;
 
@@ -31,8 +31,13 @@ impl Layer {
     ///
     /// Those of [`uncompressed`](Layer::uncompressed).
     pub fn entries(&self) -> Result<LayerEntries> {
+        self.entries_with(Limits::default())
+    }
+
+    /// The same with other limits.
+    pub(crate) fn entries_with(&self, limits: Limits) -> Result<LayerEntries> {
         let tar: Box<dyn BufRead + Send> = Box::new(BufReader::with_capacity(BUFFER, self.uncompressed()?));
-        Ok(Entries::new(tar, Limits::default()))
+        Ok(Entries::new(tar, limits))
     }
 }
 
@@ -126,7 +131,7 @@ impl Image {
         let path = path.as_ref();
         let read = || {
             let layers = self.layers()?;
-            let file = Stack::of(&layers)?.tree().file(path.as_os_str().as_bytes())?;
+            let file = Standing::of(&layers, Limits::default())?.tree().file(path.as_os_str().as_bytes())?;
             open_file(&layers, file)
         };
         read().context(|| format!("read {} of image {}", path.display(), self.id().short()))
@@ -135,8 +140,8 @@ impl Image {
 
 fn open_file(layers: &[Layer], file: File) -> Result<FileReader> {
     let missing = || Error::not_found("the file's layer");
-    let mut entries = layers.get(file.layer).ok_or_else(missing)?.entries()?;
-    for _ in 0..file.number {
+    let mut entries = layers.get(file.origin.layer()).ok_or_else(missing)?.entries()?;
+    for _ in 0..file.origin.number() {
         if !entries.advance()? {
             return Err(missing());
         }

@@ -1,12 +1,18 @@
-//! What an image shows when its layers are stacked, in memory: names, attributes, and where contents stand.
+//! The tree that the layers of an image show together, in memory: names, attributes, and where contents are stored.
+//!
+//! Its size is bounded by a [`MemoryBudget`]. A replaced or hidden entry returns its bytes; the directories of a copy are
+//! shared with the original until either changes them.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 
 use crate::changeset::Entry;
 use crate::changeset::EntryKind;
 use crate::changeset::LINKS;
 use crate::changeset::Limits;
+use crate::changeset::Timestamp;
 use crate::changeset::clean;
 use crate::changeset::invalid;
 use crate::changeset::split;
@@ -16,114 +22,215 @@ use crate::error::Result;
 use crate::fs::rooted::MAX_LINKS;
 use crate::fs::rooted::push;
 use crate::image::attributes::Attributes;
+use crate::image::attributes::XattrList;
+use crate::image::attributes::XattrLists;
+use crate::image::children::Children;
+use crate::memory::MemoryBudget;
+use crate::memory::MemoryReservation;
+use crate::memory::allocated;
 
 /// The node of the root.
 pub(super) const ROOT: usize = 0;
 
-/// Where the content of a file stands.
+/// The bytes of a node and of its place in the list of free nodes.
+const NODE_BYTES: usize = size_of::<Node>() + size_of::<u32>();
+
+/// The entry of a layer that describes a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    layer: u32,
+    number: NonZeroU32,
+}
+
+impl Origin {
+    fn new(layer: usize, number: u64) -> Result<Origin> {
+        let too_many = |limit| move || Error::limit(limit, u32::MAX.into());
+        Ok(Origin {
+            layer: u32::try_from(layer).ok().ok_or_else(too_many(Limit::Layers))?,
+            number: u32::try_from(number).ok().and_then(NonZeroU32::new).ok_or_else(too_many(Limit::Entries))?,
+        })
+    }
+
+    /// The number of the layer, from 0.
+    pub(super) fn layer(self) -> usize {
+        self.layer as usize
+    }
+
+    /// The number of the entry in its layer, from 1.
+    pub(super) fn number(self) -> u64 {
+        self.number.get().into()
+    }
+}
+
+/// The place and the size of a file's content.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct File {
-    /// In which layer, from 0.
-    pub(super) layer: usize,
-    /// At which entry of it, from 1.
-    pub(super) number: u64,
+    pub(super) origin: Origin,
     pub(super) size: u64,
 }
 
-/// A thing, under whatever names.
+/// A file, directory, link or device. It may have several names.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) kind: Kind,
     pub(super) attributes: Attributes,
-    /// The entry that says what it is: of which layer, from 0, and which of its entries, from 1. None if no layer does.
-    pub(super) origin: Option<(usize, u64)>,
+    /// The entry that describes it; none if no layer does. Nodes that are not directories always have one, and no two of
+    /// them have the same, so it identifies them in copies of the tree too.
+    pub(super) origin: Option<Origin>,
+    /// The number of its names.
+    pub(super) links: u32,
+}
+
+impl Node {
+    /// The file, if it is one.
+    pub(super) fn file(&self) -> Option<File> {
+        match self.kind {
+            Kind::File { size } => self.origin.map(|origin| File { origin, size }),
+            _ => None,
+        }
+    }
+
+    /// The directory, if it is one.
+    pub(super) fn directory(&self) -> Option<&Directory> {
+        match &self.kind {
+            Kind::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    /// The bytes that it has on the heap, without the names in a directory.
+    fn heap_bytes(&self) -> usize {
+        let kind = match &self.kind {
+            Kind::Directory(_) => allocated(size_of::<Directory>()) + Children::EMPTY_BYTES,
+            Kind::Symlink(target) => allocated(target.len()),
+            _ => 0,
+        };
+        kind + self.attributes.heap_bytes()
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
-    Directory(Directory),
-    File(File),
-    Symlink(Vec<u8>),
+    Directory(Box<Directory>),
+    File {
+        size: u64,
+    },
+    Symlink(Box<[u8]>),
     CharDevice(u32, u32),
     BlockDevice(u32, u32),
     Fifo,
+    /// A node without names, to be used again.
+    Free,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Directory {
-    pub(super) children: BTreeMap<Vec<u8>, Name>,
-    /// How long the path to it is, in which nothing is a link.
-    length: usize,
-    /// The last layer that hid what those below it had in here. It need not look again: all that is left is its own.
-    hidden: Option<usize>,
+    pub(super) children: Rc<Children>,
+    /// Its time of change, as its entry says.
+    pub(super) modified: Timestamp,
+    /// Its extended attributes as its entry has them, if the tree keeps headers.
+    pub(super) xattrs: Option<Rc<XattrList>>,
+    /// The length of the path to it, in which no component is a link.
+    length: u32,
+    /// The last layer that hid the content of lower layers here. It need not look again: all that is left is its own.
+    hidden: Option<u32>,
 }
 
 /// A name in a directory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Name {
-    pub(super) node: usize,
-    /// Which layer gave it; none where it was made on the way to something.
-    pub(super) layer: Option<usize>,
+    node: u32,
+    /// The number of the layer that has an entry of this name, from 1; 0 if it was made on the way to something.
+    layer: u32,
 }
 
-/// The tree. Nodes are never taken away: several names may lead to one.
-#[derive(Clone, Debug)]
+impl Name {
+    fn new(node: usize, layer: Option<usize>) -> Name {
+        let layer = layer.map_or(0, |layer| u32::try_from(layer + 1).unwrap_or(u32::MAX));
+        Name { node: u32::try_from(node).expect("the tree has less nodes"), layer }
+    }
+
+    pub(super) fn node(self) -> usize {
+        self.node as usize
+    }
+
+    /// The layer that has an entry of this name, from 0; none if it was made on the way to something.
+    pub(super) fn layer(self) -> Option<usize> {
+        (self.layer as usize).checked_sub(1)
+    }
+}
+
+/// The tree.
+#[derive(Debug)]
 pub(super) struct Merged {
     nodes: Vec<Node>,
+    free: Vec<u32>,
     limits: Limits,
+    /// The extended attributes of directories, if headers are kept; copies of the tree share them.
+    xattrs: Option<Rc<RefCell<XattrLists>>>,
+    memory: MemoryReservation,
 }
 
 impl Merged {
-    /// A root with nothing in it, that no layer describes.
-    pub(super) fn new(limits: Limits) -> Merged {
-        let root =
-            Node { kind: Kind::Directory(Directory::default()), attributes: Attributes::implied(), origin: None };
-        Merged { nodes: vec![root], limits }
+    /// A tree with an empty root that no layer describes. With `has_headers`, the extended attributes of directories are
+    /// kept, so that a layer can repeat them.
+    pub(super) fn new(limits: Limits, budget: &MemoryBudget, has_headers: bool) -> Result<Merged> {
+        let xattrs = has_headers.then(|| Rc::new(RefCell::new(XattrLists::new(budget))));
+        let memory = budget.reservation();
+        let mut tree = Merged { nodes: Vec::new(), free: Vec::new(), limits, xattrs, memory };
+        let root = tree.directory_of_length(0);
+        let root = tree.add(root, Attributes::implied(), None)?;
+        tree.nodes[root].links = 1;
+        Ok(tree)
+    }
+
+    /// A copy, to apply other layers to.
+    pub(super) fn duplicate(&self) -> Result<Merged> {
+        let memory = self.memory.duplicate()?;
+        let (nodes, free, xattrs) = (self.nodes.clone(), self.free.clone(), self.xattrs.clone());
+        Ok(Merged { nodes, free, limits: self.limits, xattrs, memory })
+    }
+
+    /// The budget that it takes its memory from.
+    pub(super) fn budget(&self) -> &MemoryBudget {
+        self.memory.budget()
     }
 
     /// Applies the entry that stands at `number` of a layer.
     pub(super) fn apply(&mut self, layer: usize, number: u64, entry: &Entry<'_>) -> Result<()> {
         let path = entry.path().as_os_str().as_bytes();
         let (parent, name) = split(path);
+        let origin = Origin::new(layer, number)?;
         match entry.kind() {
-            EntryKind::Whiteout => {
-                if let Some(parent) = self.existing(parent) {
-                    self.hide(parent, name, layer);
-                }
-                Ok(())
-            }
-            EntryKind::Opaque => {
-                if let Some(directory) = self.existing(path) {
-                    self.hide_all(directory, layer);
-                }
-                Ok(())
-            }
-            EntryKind::Directory if path.is_empty() => {
-                self.nodes[ROOT].attributes = Attributes::of(entry);
-                self.nodes[ROOT].origin = Some((layer, number));
-                Ok(())
-            }
+            EntryKind::Whiteout => match self.existing(parent) {
+                Some(parent) => self.hide(parent, name, layer),
+                None => Ok(()),
+            },
+            EntryKind::Opaque => match self.existing(path) {
+                Some(directory) => self.hide_all(directory, layer),
+                None => Ok(()),
+            },
+            EntryKind::Directory if path.is_empty() => self.describe(ROOT, origin, entry),
             _ if path.is_empty() => invalid("the root is no directory"),
             kind => {
                 let parent = self.made(parent)?;
                 let node = match kind {
-                    EntryKind::Directory => self.directory(parent, name, Attributes::of(entry)),
+                    EntryKind::Directory => {
+                        let node = self.directory(parent, name)?;
+                        self.describe(node, origin, entry)?;
+                        node
+                    }
                     EntryKind::HardLink { target } => self.target(target.as_os_str().as_bytes())?,
-                    _ => self.add(kind_of(layer, number, entry)?, Attributes::of(entry)),
+                    _ => self.add(kind_of(entry)?, Attributes::of(entry), Some(origin))?,
                 };
-                if !matches!(kind, EntryKind::HardLink { .. }) {
-                    self.nodes[node].origin = Some((layer, number));
-                }
-                self.insert(parent, name, Name { node, layer: Some(layer) })
+                self.insert(parent, name, Name::new(node, Some(layer)))
             }
         }
     }
 
     /// Ends a layer: what AUFS kept for it goes (L6).
-    pub(super) fn end_layer(&mut self) {
-        if let Kind::Directory(root) = &mut self.nodes[ROOT].kind {
-            root.children.remove(LINKS);
-        }
+    pub(super) fn end_layer(&mut self) -> Result<()> {
+        self.remove(ROOT, LINKS)
     }
 
     pub(super) fn node(&self, node: usize) -> &Node {
@@ -133,8 +240,9 @@ impl Merged {
     /// The file at a path, links followed.
     pub(super) fn file(&self, path: &[u8]) -> Result<File> {
         let node = self.find(path).ok_or_else(|| Error::not_found("the file"))?;
-        match &self.nodes[node].kind {
-            Kind::File(file) => Ok(*file),
+        let node = &self.nodes[node];
+        match &node.kind {
+            Kind::File { .. } => node.file().ok_or_else(|| Error::not_found("the file")),
             Kind::Directory(_) => Err(Error::invalid_input("it is a directory")),
             Kind::Symlink(_) => Err(Error::invalid_input("its links lead in circles")),
             _ => Err(Error::invalid_input("it is a device or a pipe")),
@@ -147,48 +255,125 @@ impl Merged {
         self.child(self.existing(parent)?, name)
     }
 
-    /// How many names each node has.
-    pub(super) fn names(&self) -> Vec<u32> {
-        let mut counts = vec![0; self.nodes.len()];
-        let mut ahead = vec![ROOT];
-        while let Some(node) = ahead.pop() {
-            let Kind::Directory(directory) = &self.nodes[node].kind else { continue };
-            for name in directory.children.values() {
-                counts[name.node] += 1;
-                ahead.push(name.node);
-            }
+    /// Adds a node without a name.
+    fn add(&mut self, kind: Kind, attributes: Attributes, origin: Option<Origin>) -> Result<usize> {
+        let node = Node { kind, attributes, origin, links: 0 };
+        self.memory.grow(node.heap_bytes())?;
+        if let Some(place) = self.free.pop() {
+            self.nodes[place as usize] = node;
+            return Ok(place as usize);
         }
-        counts
+        self.memory.grow(NODE_BYTES)?;
+        if u32::try_from(self.nodes.len()).is_err() {
+            return Err(Error::limit(Limit::Entries, u32::MAX.into()));
+        }
+        self.nodes.push(node);
+        Ok(self.nodes.len() - 1)
     }
 
-    fn add(&mut self, kind: Kind, attributes: Attributes) -> usize {
-        self.nodes.push(Node { kind, attributes, origin: None });
-        self.nodes.len() - 1
+    /// Takes one of its names from a node. Without names it is gone, with all that is in it.
+    fn release(&mut self, node: usize) {
+        let mut ahead = vec![node];
+        while let Some(place) = ahead.pop() {
+            let node = &mut self.nodes[place];
+            node.links = node.links.saturating_sub(1);
+            if node.links > 0 {
+                continue;
+            }
+            self.memory.shrink(node.heap_bytes());
+            let free = Node { kind: Kind::Free, attributes: Attributes::implied(), origin: None, links: 0 };
+            if let Kind::Directory(directory) = std::mem::replace(node, free).kind {
+                ahead.extend(directory.children.values().map(|name| name.node()));
+            }
+            self.free.extend(u32::try_from(place));
+        }
     }
 
     /// The directory that has or gets a name: one that is there keeps its children (L2).
-    fn directory(&mut self, parent: usize, name: &[u8], attributes: Attributes) -> usize {
-        let there = self.child(parent, name).filter(|name| self.is_directory(name.node));
-        match there {
-            Some(Name { node, .. }) => {
-                self.nodes[node].attributes = attributes;
-                node
-            }
-            None => self.add_directory(parent, name, attributes),
+    fn directory(&mut self, parent: usize, name: &[u8]) -> Result<usize> {
+        match self.child(parent, name).filter(|name| self.is_directory(name.node())) {
+            Some(name) => Ok(name.node()),
+            None => self.add_directory(parent, name),
         }
     }
 
-    fn add_directory(&mut self, parent: usize, name: &[u8], attributes: Attributes) -> usize {
+    fn add_directory(&mut self, parent: usize, name: &[u8]) -> Result<usize> {
         let above = self.length(parent);
         let length = if above == 0 { name.len() } else { above + 1 + name.len() };
-        self.add(Kind::Directory(Directory { length, ..Directory::default() }), attributes)
+        let directory = self.directory_of_length(length);
+        self.add(directory, Attributes::implied(), None)
+    }
+
+    fn directory_of_length(&self, length: usize) -> Kind {
+        Kind::Directory(Box::new(Directory {
+            children: Rc::new(Children::new(self.budget())),
+            modified: Timestamp::default(),
+            xattrs: None,
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+            hidden: None,
+        }))
+    }
+
+    /// Gives a directory the attributes of its entry.
+    fn describe(&mut self, node: usize, origin: Origin, entry: &Entry<'_>) -> Result<()> {
+        let xattrs = self.xattrs.as_ref().map_or(Ok(None), |lists| lists.borrow_mut().list_of(entry))?;
+        self.set_attributes(node, Attributes::of(entry), Some(origin))?;
+        if let Kind::Directory(directory) = &mut self.nodes[node].kind {
+            directory.modified = entry.modified();
+            directory.xattrs = xattrs;
+        }
+        Ok(())
+    }
+
+    /// Makes a directory one that no layer describes.
+    fn imply(&mut self, node: usize) -> Result<()> {
+        self.set_attributes(node, Attributes::implied(), None)?;
+        if let Kind::Directory(directory) = &mut self.nodes[node].kind {
+            directory.modified = Timestamp::default();
+            directory.xattrs = None;
+        }
+        Ok(())
+    }
+
+    fn set_attributes(&mut self, node: usize, attributes: Attributes, origin: Option<Origin>) -> Result<()> {
+        let node = &mut self.nodes[node];
+        self.memory.grow(attributes.heap_bytes())?;
+        self.memory.shrink(node.attributes.heap_bytes());
+        (node.attributes, node.origin) = (attributes, origin);
+        Ok(())
+    }
+
+    /// The names in a directory, to be changed; a copy of them where another tree has the same.
+    fn children_mut(&mut self, node: usize) -> Result<Option<&mut Children>> {
+        let Kind::Directory(directory) = &mut self.nodes[node].kind else { return Ok(None) };
+        if Rc::strong_count(&directory.children) > 1 {
+            directory.children = Rc::new(directory.children.duplicate()?);
+        }
+        Ok(Rc::get_mut(&mut directory.children))
+    }
+
+    fn remove(&mut self, parent: usize, name: &[u8]) -> Result<()> {
+        if self.child(parent, name).is_none() {
+            return Ok(());
+        }
+        let removed = self.children_mut(parent)?.and_then(|children| children.remove(name));
+        if let Some(removed) = removed {
+            self.release(removed.node());
+        }
+        Ok(())
     }
 
     /// Links lead deeper than any path is long; what lies so deep could not be unpacked.
     fn insert(&mut self, parent: usize, name: &[u8], to: Name) -> Result<()> {
         self.limits.check(Limit::PathLength, (self.length(parent) + 1 + name.len()) as u64)?;
-        if let Kind::Directory(directory) = &mut self.nodes[parent].kind {
-            directory.children.insert(name.to_vec(), to);
+        // Before the old one is released: it may be the directory that the node is in.
+        self.nodes[to.node()].links += 1;
+        let before = match self.children_mut(parent)? {
+            Some(children) => children.insert(name, to)?,
+            None => None,
+        };
+        if let Some(before) = before {
+            self.release(before.node());
         }
         Ok(())
     }
@@ -196,7 +381,7 @@ impl Merged {
     /// How long the path to a directory is.
     fn length(&self, directory: usize) -> usize {
         match &self.nodes[directory].kind {
-            Kind::Directory(directory) => directory.length,
+            Kind::Directory(directory) => directory.length as usize,
             _ => 0,
         }
     }
@@ -219,7 +404,7 @@ impl Merged {
     /// What a hard link names (L10).
     fn target(&self, path: &[u8]) -> Result<usize> {
         match self.name(&clean(path)) {
-            Some(name) if !self.is_directory(name.node) => Ok(name.node),
+            Some(name) if !self.is_directory(name.node()) => Ok(name.node()),
             _ => invalid("a hard link to something that is not there, or is a directory"),
         }
     }
@@ -235,7 +420,7 @@ impl Merged {
             if walk.is_upwards(&name) {
                 continue;
             }
-            let node = self.child(walk.here(), &name)?.node;
+            let node = self.child(walk.here(), &name)?.node();
             match &self.nodes[node].kind {
                 Kind::Symlink(target) => {
                     if !walk.follow(target) {
@@ -257,7 +442,7 @@ impl Merged {
             if walk.is_upwards(&name) {
                 continue;
             }
-            let node = self.child(walk.here(), &name).map(|name| name.node);
+            let node = self.child(walk.here(), &name).map(Name::node);
             match node.map(|node| (node, &self.nodes[node].kind)) {
                 Some((node, Kind::Directory(_))) => walk.way.push(node),
                 Some((_, Kind::Symlink(target))) => {
@@ -266,8 +451,8 @@ impl Merged {
                     }
                 }
                 _ => {
-                    let node = self.add_directory(walk.here(), &name, Attributes::implied());
-                    self.insert(walk.here(), &name, Name { node, layer: None })?;
+                    let node = self.add_directory(walk.here(), &name)?;
+                    self.insert(walk.here(), &name, Name::new(node, None))?;
                     self.look_again(&walk.way);
                     walk.way.push(node);
                 }
@@ -278,17 +463,13 @@ impl Merged {
 
     /// Hides what layers below `layer` have at a name (L3). A directory that stays only because something in it does is
     /// as if no layer described it.
-    fn hide(&mut self, parent: usize, name: &[u8], layer: usize) {
-        let Some(found) = self.child(parent, name) else { return };
-        self.hide_all(found.node, layer);
-        if found.layer == Some(layer) {
-            return;
+    fn hide(&mut self, parent: usize, name: &[u8], layer: usize) -> Result<()> {
+        let Some(found) = self.child(parent, name) else { return Ok(()) };
+        self.hide_all(found.node(), layer)?;
+        if found.layer() == Some(layer) {
+            return Ok(());
         }
-        if self.is_occupied(found.node) {
-            self.imply(found.node);
-        } else if let Kind::Directory(directory) = &mut self.nodes[parent].kind {
-            directory.children.remove(name);
-        }
+        if self.is_occupied(found.node()) { self.imply(found.node()) } else { self.remove(parent, name) }
     }
 
     /// There is something in these directories that no layer gave: what hides what lower layers have hides it too.
@@ -300,48 +481,53 @@ impl Merged {
         }
     }
 
-    /// Makes a directory one that no layer describes.
-    fn imply(&mut self, node: usize) {
-        self.nodes[node].attributes = Attributes::implied();
-        self.nodes[node].origin = None;
-    }
-
     /// Hides what layers below `layer` have in a directory (L4), the deepest first.
-    fn hide_all(&mut self, directory: usize, layer: usize) {
+    fn hide_all(&mut self, directory: usize, layer: usize) -> Result<()> {
         let (mut ahead, mut found) = (vec![directory], Vec::new());
+        let hidden = u32::try_from(layer).ok();
         while let Some(node) = ahead.pop() {
             if let Kind::Directory(directory) = &mut self.nodes[node].kind
-                && directory.hidden.replace(layer) != Some(layer)
+                && directory.hidden != hidden
             {
-                ahead.extend(directory.children.values().map(|name| name.node));
+                directory.hidden = hidden;
+                ahead.extend(directory.children.values().map(|name| name.node()));
                 found.push(node);
             }
         }
-        for node in found.into_iter().rev() {
-            let Kind::Directory(directory) = &mut self.nodes[node].kind else { continue };
-            let mut children = std::mem::take(&mut directory.children);
-            children.retain(|_, name| name.layer == Some(layer) || self.is_occupied(name.node));
-            for name in children.values().filter(|name| name.layer != Some(layer)) {
-                self.imply(name.node);
-            }
-            if let Kind::Directory(directory) = &mut self.nodes[node].kind {
-                directory.children = children;
-            }
+        found.into_iter().rev().try_for_each(|node| self.hide_children(node, layer))
+    }
+
+    /// The same in this directory alone: only its own and directories that are not empty are left.
+    fn hide_children(&mut self, node: usize, layer: usize) -> Result<()> {
+        let Some(directory) = self.nodes[node].directory() else { return Ok(()) };
+        let is_lower = |name: &Name| name.layer() != Some(layer);
+        let lower = directory.children.values().copied().filter(is_lower);
+        let (mut left, gone): (Vec<Name>, Vec<Name>) = lower.partition(|name| self.is_occupied(name.node()));
+        left.sort_unstable_by_key(|name| name.node());
+        left.iter().try_for_each(|name| self.imply(name.node()))?;
+        if gone.is_empty() {
+            return Ok(());
         }
+        let is_left = |name: &Name| left.binary_search_by_key(&name.node(), |left| left.node()).is_ok();
+        if let Some(children) = self.children_mut(node)? {
+            children.retain(|name| !is_lower(name) || is_left(name));
+        }
+        gone.iter().for_each(|name| self.release(name.node()));
+        Ok(())
     }
 }
 
 /// What an entry adds that is neither a directory nor one more name.
-fn kind_of(layer: usize, number: u64, entry: &Entry<'_>) -> Result<Kind> {
+fn kind_of(entry: &Entry<'_>) -> Result<Kind> {
     Ok(match entry.kind() {
         EntryKind::Symlink { target } if target.as_os_str().is_empty() => {
             return invalid("a symbolic link leads to nothing");
         }
-        EntryKind::Symlink { target } => Kind::Symlink(target.as_os_str().as_bytes().to_vec()),
+        EntryKind::Symlink { target } => Kind::Symlink(target.as_os_str().as_bytes().into()),
         EntryKind::CharDevice { major, minor } => Kind::CharDevice(major, minor),
         EntryKind::BlockDevice { major, minor } => Kind::BlockDevice(major, minor),
         EntryKind::Fifo => Kind::Fifo,
-        _ => Kind::File(File { layer, number, size: entry.size() }),
+        _ => Kind::File { size: entry.size() },
     })
 }
 

@@ -34,6 +34,7 @@
 
 mod attributes;
 mod blame;
+mod children;
 mod compose;
 mod diff;
 mod edit;
@@ -45,7 +46,6 @@ mod onto;
 mod rebase;
 mod record;
 mod squash;
-mod stack;
 mod standing;
 mod unpack;
 mod unpacked;

@@ -25,9 +25,14 @@ use crate::fs::rooted::push;
 use crate::image::Standing;
 use crate::image::merged::Kind;
 use crate::image::merged::ROOT;
+use crate::memory::MemoryReservation;
+use crate::memory::allocated;
 
 /// The mode of directories that nobody described.
 const NEW_MODE: u32 = 0o755;
+/// The bytes of an element of each map; half of a map may be free.
+const FOLDER_BYTES: usize = 2 * size_of::<(Vec<u8>, Vec<u8>)>();
+const PUT_BYTES: usize = 2 * size_of::<(Vec<u8>, bool)>();
 
 /// A layer that grows on what stands. It takes the entries of a tree, or of one thing, and puts them where
 /// [`tree`](Onto::tree) or [`thing`](Onto::thing) said.
@@ -49,6 +54,8 @@ pub(crate) struct Onto<'a, W> {
     /// The time of directories that are made on the way.
     seconds: i64,
     is_empty: bool,
+    /// The memory of the paths.
+    memory: MemoryReservation,
 }
 
 /// Where a path leads, by directories alone.
@@ -62,15 +69,15 @@ impl<'a, W: Write> Onto<'a, W> {
     pub(crate) fn new(standing: &'a Standing, writer: W, seconds: i64) -> Onto<'a, W> {
         let (tar, plain) = (TarWriter::new(writer), TarWriter::new(std::io::sink()));
         let (folders, put) = (HashMap::new(), HashMap::new());
-        Onto { standing, tar, plain, folders, thing: None, put, seconds, is_empty: true }
+        let memory = standing.budget().reservation();
+        Onto { standing, tar, plain, folders, thing: None, put, seconds, is_empty: true, memory }
     }
 
     /// What is in the source's root goes into the directory at `path`.
     pub(crate) fn tree(&mut self, path: &[u8]) -> Result<()> {
         let way = self.way(path)?;
         self.stand(&way.path)?;
-        self.folders.insert(Vec::new(), way.path);
-        Ok(())
+        self.keep_folder(Vec::new(), way.path)
     }
 
     /// The only thing of the source goes to `path`, and is called as its last component says.
@@ -105,7 +112,7 @@ impl<'a, W: Write> Onto<'a, W> {
 
     fn child(&self, node: usize, name: &[u8]) -> Option<usize> {
         match &self.standing.tree().node(node).kind {
-            Kind::Directory(directory) => directory.children.get(name).map(|name| name.node),
+            Kind::Directory(directory) => directory.children.get(name).map(|name| name.node()),
             _ => None,
         }
     }
@@ -174,10 +181,23 @@ impl<'a, W: Write> Onto<'a, W> {
                 None => Fields { path: [path, b"/"].concat(), ..new() },
             };
             self.is_empty &= node.is_some();
-            self.put.insert(path.to_vec(), true);
+            self.keep_put(path, true)?;
             self.tar.put(fields)?;
         }
         Ok(())
+    }
+
+    /// Keeps the place of a directory of the source.
+    fn keep_folder(&mut self, source: Vec<u8>, path: Vec<u8>) -> Result<()> {
+        self.memory.grow(FOLDER_BYTES + allocated(source.len()) + allocated(path.len()))?;
+        self.folders.insert(source, path);
+        Ok(())
+    }
+
+    /// Keeps the path of an entry. Says whether it had one already.
+    fn keep_put(&mut self, path: &[u8], is_directory: bool) -> Result<bool> {
+        self.memory.grow(PUT_BYTES + allocated(path.len()))?;
+        Ok(self.put.insert(path.to_vec(), is_directory).is_some())
     }
 
     fn put_directory(&mut self, fields: Fields) -> Result<()> {
@@ -187,13 +207,12 @@ impl<'a, W: Write> Onto<'a, W> {
         if way.node.is_none() && !self.put.contains_key(&way.path) {
             self.stand(split(&way.path).0)?;
             check_stored(&way.path)?;
-            self.put.insert(way.path.clone(), true);
+            self.keep_put(&way.path, true)?;
             self.is_empty = false;
             self.tar.put(Fields { path: [&way.path, &b"/"[..]].concat(), ..fields })?;
         }
         self.stand(&way.path)?;
-        self.folders.insert(source, way.path);
-        Ok(())
+        self.keep_folder(source, way.path)
     }
 
     fn put_thing(&mut self, mut fields: Fields) -> Result<()> {
@@ -211,7 +230,7 @@ impl<'a, W: Write> Onto<'a, W> {
         }
         check_stored(&path)?;
         self.stand(parent)?;
-        if self.put.insert(path.clone(), false).is_some() {
+        if self.keep_put(&path, false)? {
             return twice(&path);
         }
         self.is_empty = false;

@@ -1,6 +1,5 @@
 //! Several layers as one.
 
-use std::collections::HashMap;
 use std::io::Read;
 use std::io::Write;
 use std::time::SystemTime;
@@ -25,14 +24,18 @@ use crate::event::Cancel;
 use crate::image::Draft;
 use crate::image::Image;
 use crate::image::Layer;
-use crate::image::merged::Directory;
-use crate::image::merged::Kind;
+use crate::image::merged::Origin;
 use crate::image::merged::ROOT;
 use crate::image::standing::Standing;
 use crate::image::standing::header;
 use crate::manifest::History;
+use crate::memory::MemoryReservation;
 
 const PIECE: usize = 128 << 10;
+/// The memory of a name in a list, which is sorted in the end.
+const THING_BYTES: usize = size_of::<Named<'_>>() * 3 / 2;
+/// The memory of a name that is gone; a list may have room for twice as many.
+const GONE_BYTES: usize = 2 * size_of::<&[u8]>();
 
 /// An image that is about to be written with fewer layers. Made by [`Image::squash`]; [`write`](Squash::write) writes
 /// it.
@@ -44,6 +47,7 @@ pub struct Squash {
     compression: EncoderOptions,
     comment: Option<String>,
     created: Option<SystemTime>,
+    limits: Limits,
     cancel: Cancel,
 }
 
@@ -75,6 +79,7 @@ impl Image {
             compression: EncoderOptions::new(Compression::Gzip),
             comment: None,
             created: None,
+            limits: Limits::default(),
             cancel: Cancel::new(),
         }
     }
@@ -101,6 +106,11 @@ impl Squash {
         Squash { created: Some(time), ..self }
     }
 
+    /// Limits of the layers, and of the memory for names and attributes. Default: [`Limits::default`].
+    pub fn limits(self, limits: Limits) -> Squash {
+        Squash { limits, ..self }
+    }
+
     /// A switch that ends the work.
     pub fn cancel(self, cancel: &Cancel) -> Squash {
         Squash { cancel: cancel.clone(), ..self }
@@ -117,7 +127,8 @@ impl Squash {
     /// * [`ErrorKind::InvalidLayer`](crate::ErrorKind::InvalidLayer),
     ///   [`ErrorKind::Compression`](crate::ErrorKind::Compression),
     ///   [`ErrorKind::DigestMismatch`](crate::ErrorKind::DigestMismatch),
-    ///   [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded): a layer cannot be unpacked.
+    ///   [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded): a layer cannot be unpacked, or the
+    ///   names and attributes take more memory than the limits allow.
     /// * [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): the switch was thrown.
     /// * [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly),
     ///   [`ErrorKind::StorageFull`](crate::ErrorKind::StorageFull), [`ErrorKind::Io`](crate::ErrorKind::Io): the
@@ -136,7 +147,8 @@ impl Squash {
             return Ok(self.image.clone());
         }
         let mut draft = Draft::of(&self.image)?;
-        let plan = Plan::new(&layers, self.keep, &self.cancel)?;
+        let (all, kept) = self.trees(&layers)?;
+        let plan = Plan::new(&all, &kept, self.limits)?;
         let layer = if plan.is_empty() {
             None
         } else {
@@ -151,6 +163,15 @@ impl Squash {
             draft.set_created(time)?;
         }
         draft.finish()
+    }
+
+    /// The trees of all layers and of those that are kept.
+    fn trees(&self, layers: &[Layer]) -> Result<(Standing, Standing)> {
+        let mut all = Standing::with_headers(self.limits, &self.limits.memory())?;
+        layers[..self.keep].iter().try_for_each(|layer| all.add(layer, &self.cancel))?;
+        let kept = all.duplicate()?;
+        layers[self.keep..].iter().try_for_each(|layer| all.add(layer, &self.cancel))?;
+        Ok((all, kept))
     }
 }
 
@@ -178,46 +199,48 @@ impl Draft {
 }
 
 /// A directory of the new tree.
-struct Place {
+struct Place<'a> {
     above: usize,
-    name: Vec<u8>,
+    name: &'a [u8],
     node: usize,
     /// What lay here below, if that was a directory too.
     below: Option<usize>,
     /// Whether it has an entry.
     is_put: bool,
     /// The names that are there no more.
-    gone: Vec<Vec<u8>>,
+    gone: Vec<&'a [u8]>,
 }
 
-/// A name in a place.
-struct Named {
-    place: usize,
-    name: Vec<u8>,
+/// A name of something that is not a directory.
+struct Named<'a> {
+    /// The entry that describes it.
+    origin: Origin,
+    place: u32,
+    name: &'a [u8],
     is_new: bool,
 }
 
 /// What the layer will say: the difference of all layers and the lowest ones.
-struct Plan {
-    all: Standing,
-    kept: Standing,
+struct Plan<'a> {
+    all: &'a Standing,
+    kept: &'a Standing,
+    limits: Limits,
     /// A directory before those that are in it.
-    places: Vec<Place>,
-    /// The names of everything else, by node.
-    things: HashMap<usize, Vec<Named>>,
+    places: Vec<Place<'a>>,
+    /// The names of everything else; in the end those of one file stand together, in the order of the layers.
+    things: Vec<Named<'a>>,
+    memory: MemoryReservation,
 }
 
-impl Plan {
-    fn new(layers: &[Layer], keep: usize, cancel: &Cancel) -> Result<Plan> {
-        let mut all = Standing::new();
-        layers[..keep].iter().try_for_each(|layer| all.add(layer, cancel))?;
-        let kept = all.clone();
-        layers[keep..].iter().try_for_each(|layer| all.add(layer, cancel))?;
-        let mut plan = Plan { all, kept, places: Vec::new(), things: HashMap::new() };
-        plan.enter(0, Vec::new(), ROOT, Some(ROOT));
+impl<'a> Plan<'a> {
+    /// Compares the tree of all layers with that of those that are kept.
+    fn new(all: &'a Standing, kept: &'a Standing, limits: Limits) -> Result<Plan<'a>> {
+        let memory = all.budget().reservation();
+        let mut plan = Plan { all, kept, limits, places: Vec::new(), things: Vec::new(), memory };
+        plan.enter(0, b"", ROOT, Some(ROOT))?;
         // The root stands whoever describes it; an entry it needs only where its attributes changed.
         plan.places[0].is_put = plan.is_described_otherwise(0);
-        plan.walk();
+        plan.walk()?;
         Ok(plan)
     }
 
@@ -226,8 +249,10 @@ impl Plan {
         self.things.is_empty() && self.places.iter().all(|place| !place.is_put && place.gone.is_empty())
     }
 
-    fn enter(&mut self, above: usize, name: Vec<u8>, node: usize, below: Option<usize>) {
+    fn enter(&mut self, above: usize, name: &'a [u8], node: usize, below: Option<usize>) -> Result<()> {
+        self.memory.grow(size_of::<Place<'_>>() + size_of::<usize>())?;
         self.places.push(Place { above, name, node, below, is_put: false, gone: Vec::new() });
+        Ok(())
     }
 
     /// The clean path of what has a name in a place. Made when it is wanted: links make long paths of short entries.
@@ -235,28 +260,37 @@ impl Plan {
         let mut names = vec![name];
         let mut at = place;
         while at != 0 {
-            names.push(&self.places[at].name);
+            names.push(self.places[at].name);
             at = self.places[at].above;
         }
         names.reverse();
         names.join(&b'/')
     }
 
-    fn walk(&mut self) {
+    fn walk(&mut self) -> Result<()> {
         // Depth first: the last place that was found is the next to be looked into.
         let mut ahead = vec![0];
         while let Some(place) = ahead.pop() {
             let first = self.places.len();
-            self.look_into(place);
+            self.look_into(place)?;
             ahead.extend((first..self.places.len()).rev());
         }
         // What one name of a thing says, all its names have to say (C4).
-        self.things.retain(|_, names| names.iter().any(|named| named.is_new));
-        let mut put: Vec<usize> = self.things.values().flatten().map(|named| named.place).collect();
-        put.extend((0..self.places.len()).filter(|n| self.places[*n].is_put || !self.places[*n].gone.is_empty()));
-        for place in put {
-            self.put_up_to(place);
+        self.things.sort_by_key(|named| (named.origin.layer(), named.origin.number()));
+        for names in self.things.chunk_by_mut(|a, b| a.origin == b.origin) {
+            let is_new = names.iter().any(|named| named.is_new);
+            names.iter_mut().for_each(|named| named.is_new = is_new);
         }
+        self.things.retain(|named| named.is_new);
+        for n in 0..self.things.len() {
+            self.put_up_to(self.things[n].place as usize);
+        }
+        for place in 0..self.places.len() {
+            if self.places[place].is_put || !self.places[place].gone.is_empty() {
+                self.put_up_to(place);
+            }
+        }
+        Ok(())
     }
 
     /// C2: the directories above what is said are said too, but not the root.
@@ -270,32 +304,32 @@ impl Plan {
         }
     }
 
-    fn look_into(&mut self, place: usize) {
+    fn look_into(&mut self, place: usize) -> Result<()> {
         let Place { node, below, .. } = self.places[place];
-        let empty = Directory::default();
-        let new = children(&self.all, Some(node), &empty);
-        let old = children(&self.kept, below, &empty);
-        let gone = old.children.keys().filter(|name| !new.children.contains_key(*name)).cloned().collect();
-        let mut found = Vec::new();
-        let mut things = Vec::new();
-        for (name, to) in &new.children {
-            let old = old.children.get(name).map(|old| old.node);
-            if matches!(self.all.tree().node(to.node).kind, Kind::Directory(_)) {
-                let below = old.filter(|old| matches!(self.kept.tree().node(*old).kind, Kind::Directory(_)));
-                found.push((name.clone(), to.node, below));
+        let Some(new) = self.all.tree().node(node).directory() else { return Ok(()) };
+        let old = below.and_then(|below| self.kept.tree().node(below).directory()).map(|old| &old.children);
+        for (name, to) in new.children.iter() {
+            let (to, old) = (to.node(), old.and_then(|old| old.get(name)).map(|old| old.node()));
+            if self.all.tree().node(to).directory().is_some() {
+                let below = old.filter(|old| self.kept.tree().node(*old).directory().is_some());
+                self.enter(place, name, to, below)?;
+                let last = self.places.len() - 1;
+                self.places[last].is_put = below.is_none() || self.is_described_otherwise(last);
             } else {
-                things.push((to.node, Named { place, name: name.clone(), is_new: old != Some(to.node) }));
+                let Some(origin) = self.all.tree().node(to).origin else { continue };
+                let is_new = old.is_none_or(|old| self.kept.tree().node(old).origin != Some(origin));
+                self.memory.grow(THING_BYTES)?;
+                let place = u32::try_from(place).expect("a tree has less nodes");
+                self.things.push(Named { origin, place, name, is_new });
             }
         }
-        self.places[place].gone = gone;
-        for (node, named) in things {
-            self.things.entry(node).or_default().push(named);
+        for (name, _) in old.into_iter().flat_map(|old| old.iter()) {
+            if !new.children.contains_key(name) {
+                self.memory.grow(GONE_BYTES)?;
+                self.places[place].gone.push(name);
+            }
         }
-        for (name, node, below) in found {
-            self.enter(place, name, node, below);
-            let last = self.places.len() - 1;
-            self.places[last].is_put = below.is_none() || self.is_described_otherwise(last);
-        }
+        Ok(())
     }
 
     fn is_described_otherwise(&self, place: usize) -> bool {
@@ -308,7 +342,7 @@ impl Plan {
         let mut tar = TarWriter::new(writer);
         for (n, place) in self.places.iter().enumerate() {
             if place.is_put {
-                let path = if n == 0 { b".".to_vec() } else { self.path(place.above, &place.name) };
+                let path = if n == 0 { b".".to_vec() } else { self.path(place.above, place.name) };
                 check_stored(&path)?;
                 tar.put(self.all.directory(place.node, &path))?;
             }
@@ -316,15 +350,10 @@ impl Plan {
                 tar.put(Fields::new(EntryType::Regular, hiding(&self.path(n, name))))?;
             }
         }
-        let mut wanted: Vec<Vec<(u64, &[Named])>> = vec![Vec::new(); layers.len()];
-        for (node, names) in &self.things {
-            if let Some((layer, number)) = self.all.tree().node(*node).origin {
-                wanted[layer].push((number, names));
-            }
-        }
-        for (layer, wanted) in layers.iter().zip(&mut wanted) {
-            wanted.sort_unstable_by_key(|(number, _)| *number);
-            self.copy(layer, wanted, &mut tar, cancel)?;
+        for (n, layer) in layers.iter().enumerate() {
+            let first = self.things.partition_point(|named| named.origin.layer() < n);
+            let end = self.things.partition_point(|named| named.origin.layer() <= n);
+            self.copy(layer, &self.things[first..end], &mut tar, cancel)?;
         }
         tar.finish(Vec::new())
     }
@@ -332,14 +361,14 @@ impl Plan {
     fn copy(
         &self,
         layer: &Layer,
-        wanted: &[(u64, &[Named])],
+        wanted: &[Named<'_>],
         tar: &mut TarWriter<&mut dyn Write>,
         cancel: &Cancel,
     ) -> Result<()> {
-        let mut entries = layer.entries()?;
+        let mut entries = layer.entries_with(self.limits)?;
         let mut at = 0;
-        for (number, names) in wanted {
-            while at < *number {
+        for names in wanted.chunk_by(|a, b| a.origin == b.origin) {
+            while at < names[0].origin.number() {
                 cancel.check()?;
                 at += 1;
                 if !entries.advance()? {
@@ -356,16 +385,16 @@ impl Plan {
     fn copy_entry(
         &self,
         mut entry: Entry<'_>,
-        names: &[Named],
+        names: &[Named<'_>],
         tar: &mut TarWriter<&mut dyn Write>,
         cancel: &Cancel,
     ) -> Result<()> {
-        let path = |named: &Named| self.path(named.place, &named.name);
+        let path = |named: &Named<'_>| self.path(named.place as usize, named.name);
         let Some((first, others)) = names.split_first() else { return Ok(()) };
         let first = path(first);
         check_stored(&first)?;
         let fields = header(&entry, first.clone())?;
-        Limits::default().check(Limit::UnpackedSize, tar.size().saturating_add(fields.size))?;
+        self.limits.check(Limit::UnpackedSize, tar.size().saturating_add(fields.size))?;
         tar.put(fields.clone())?;
         let mut piece = vec![0; if fields.size > 0 { PIECE } else { 0 }];
         loop {
@@ -383,12 +412,5 @@ impl Plan {
             tar.put(Fields { xattrs: Vec::new(), device: (0, 0), ..link })?;
         }
         Ok(())
-    }
-}
-
-fn children<'a>(standing: &'a Standing, node: Option<usize>, none: &'a Directory) -> &'a Directory {
-    match node.map(|node| &standing.tree().node(node).kind) {
-        Some(Kind::Directory(directory)) => directory,
-        _ => none,
     }
 }

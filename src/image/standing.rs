@@ -1,6 +1,5 @@
-//! What layers show, with all that a layer has to say to say it again.
+//! Layers applied one after another to a tree in memory.
 
-use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 
 use tar::EntryType;
@@ -10,30 +9,44 @@ use crate::changeset::EntryKind;
 use crate::changeset::Fields;
 use crate::changeset::Limits;
 use crate::error::Context;
-use crate::error::Error;
 use crate::error::Limit;
 use crate::error::Result;
 use crate::event::Cancel;
 use crate::image::Layer;
+use crate::image::attributes::check_name;
 use crate::image::merged::Merged;
+use crate::memory::MemoryBudget;
 
-/// The mode of directories that no layer describes (L11).
-const IMPLIED_MODE: u32 = 0o755;
-
-/// Layers put on one another, in memory: names, and the attributes of directories.
-#[derive(Clone, Debug)]
+/// The tree that some layers show together, to apply more layers to.
+#[derive(Debug)]
 pub(crate) struct Standing {
     tree: Merged,
-    /// The headers of directories, by where they stand; without their paths.
-    directories: HashMap<(usize, u64), Fields>,
+    limits: Limits,
     layers: usize,
     entries: u64,
 }
 
 impl Standing {
-    /// Nothing stands.
-    pub(crate) fn new() -> Standing {
-        Standing { tree: Merged::new(Limits::default()), directories: HashMap::new(), layers: 0, entries: 0 }
+    /// No layers. The tree takes its memory from the budget.
+    pub(crate) fn new(limits: Limits, budget: &MemoryBudget) -> Result<Standing> {
+        Ok(Standing { tree: Merged::new(limits, budget, false)?, limits, layers: 0, entries: 0 })
+    }
+
+    /// No layers, of which [`directory`](Standing::directory) can repeat the headers of directories.
+    pub(crate) fn with_headers(limits: Limits, budget: &MemoryBudget) -> Result<Standing> {
+        Ok(Standing { tree: Merged::new(limits, budget, true)?, limits, layers: 0, entries: 0 })
+    }
+
+    /// All of these layers, base first.
+    pub(super) fn of(layers: &[Layer], limits: Limits) -> Result<Standing> {
+        let mut standing = Standing::new(limits, &limits.memory())?;
+        layers.iter().try_for_each(|layer| standing.add(layer, &Cancel::new()))?;
+        Ok(standing)
+    }
+
+    /// A copy, to apply other layers to.
+    pub(super) fn duplicate(&self) -> Result<Standing> {
+        Ok(Standing { tree: self.tree.duplicate()?, ..*self })
     }
 
     /// How many layers there are.
@@ -41,26 +54,29 @@ impl Standing {
         self.layers
     }
 
-    /// Puts a layer on top. It is read to its end, and verified.
+    /// The budget that the tree takes its memory from.
+    pub(crate) fn budget(&self) -> &MemoryBudget {
+        self.tree.budget()
+    }
+
+    /// Applies a layer. It is read to its end, and verified.
     pub(crate) fn add(&mut self, layer: &Layer, cancel: &Cancel) -> Result<()> {
-        Limits::default().check(Limit::Layers, self.layers as u64 + 1)?;
-        self.apply(layer, cancel).context(|| format!("layer {}", self.layers + 1))?;
-        self.layers += 1;
+        let number = self.layers + 1;
+        self.limits.check(Limit::Layers, number as u64)?;
+        self.apply(layer, cancel).context(|| format!("layer {number}"))?;
+        self.layers = number;
         Ok(())
     }
 
     fn apply(&mut self, layer: &Layer, cancel: &Cancel) -> Result<()> {
-        let mut entries = layer.entries()?.starting_at(self.entries);
+        let mut entries = layer.entries_with(self.limits)?.starting_at(self.entries);
         let mut number = 0;
         while let Some(entry) = entries.next_entry()? {
             cancel.check()?;
             number += 1;
             self.tree.apply(self.layers, number, &entry)?;
-            if entry.kind() == EntryKind::Directory {
-                self.directories.insert((self.layers, number), header(&entry, Vec::new())?);
-            }
         }
-        self.tree.end_layer();
+        self.tree.end_layer()?;
         self.entries = entries.count();
         Ok(())
     }
@@ -69,12 +85,15 @@ impl Standing {
         &self.tree
     }
 
-    /// The header that says of a directory, at this path, what it is.
+    /// The header of a directory, for this path.
     pub(super) fn directory(&self, node: usize, path: &[u8]) -> Fields {
-        let implied = || Fields { mode: IMPLIED_MODE, ..Fields::new(EntryType::Directory, Vec::new()) };
-        let origin = self.tree.node(node).origin;
-        let found = origin.and_then(|origin| self.directories.get(&origin)).cloned().unwrap_or_else(implied);
-        Fields { path: [path, b"/"].concat(), ..found }
+        let node = self.tree.node(node);
+        let fields = Fields::new(EntryType::Directory, [path, b"/"].concat());
+        let (mode, owner) = (node.attributes.mode(), node.attributes.owner());
+        let Some(directory) = node.directory() else { return Fields { mode, owner, ..fields } };
+        let (seconds, nanoseconds) = (directory.modified.seconds, directory.modified.nanoseconds);
+        let xattrs = directory.xattrs.as_ref().map_or_else(Vec::new, |xattrs| xattrs.list.clone());
+        Fields { mode, owner, seconds, nanoseconds, xattrs, ..fields }
     }
 }
 
@@ -102,10 +121,7 @@ pub(super) fn header(entry: &Entry<'_>, path: Vec<u8>) -> Result<Fields> {
     fields.nanoseconds = entry.modified().nanoseconds;
     fields.size = size;
     for (name, value) in entry.xattrs() {
-        // A record's key ends at the first of them.
-        if name.as_bytes().contains(&b'=') {
-            return Err(Error::invalid_input(format!("no layer that is made here can have the attribute {name:?}")));
-        }
+        check_name(name)?;
         fields.xattrs.push((name.as_bytes().to_vec(), value.to_vec()));
     }
     Ok(fields)

@@ -7,6 +7,7 @@ mod builder;
 mod check;
 mod checkout;
 mod conformance;
+mod cost;
 mod diff;
 mod documents;
 mod examples;

@@ -5,13 +5,17 @@
 
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use rustix::fs::FileType;
 use rustix::fs::Stat;
 
 use crate::changeset::changes::Change;
+use crate::error::Result;
 use crate::fs::rooted::Inode;
+use crate::memory::MemoryBudget;
+use crate::memory::MemoryReservation;
 
 /// A thing in a tree, which may have several names there.
 pub(crate) trait Linked {
@@ -61,34 +65,55 @@ pub(crate) struct Links<I = Inode> {
     heirs: HashMap<I, I>,
     /// Files of the old tree whose names are now several files'.
     split: HashSet<I>,
-}
-
-impl<I> Default for Links<I> {
-    fn default() -> Links<I> {
-        Links { groups: HashMap::new(), heirs: HashMap::new(), split: HashSet::new() }
-    }
+    memory: MemoryReservation,
 }
 
 impl<I: Copy + Eq + Hash> Links<I> {
+    /// The bytes of a group in its map and of the file that it comes from in the others; half of a map may be free.
+    const GROUP_BYTES: usize = 2 * size_of::<(I, Group<I>)>() + 6 * size_of::<I>();
+
+    pub(crate) fn new(budget: &MemoryBudget) -> Links<I> {
+        let memory = budget.reservation();
+        Links { groups: HashMap::new(), heirs: HashMap::new(), split: HashSet::new(), memory }
+    }
+
     /// A name that is listed in any case.
-    pub(crate) fn changed(&mut self, new: &impl Linked<Id = I>) {
+    pub(crate) fn changed(&mut self, new: &impl Linked<Id = I>) -> Result<()> {
         if new.has_names() {
-            self.groups.entry(new.id()).or_default().is_torn = true;
+            self.group(new.id())?.is_torn = true;
+        }
+        Ok(())
+    }
+
+    fn group(&mut self, id: I) -> Result<&mut Group<I>> {
+        match self.groups.entry(id) {
+            Entry::Occupied(group) => Ok(group.into_mut()),
+            Entry::Vacant(place) => {
+                self.memory.grow(Self::GROUP_BYTES)?;
+                Ok(place.insert(Group::default()))
+            }
         }
     }
 
     /// A name that is listed only if its file's others are.
-    pub(crate) fn unchanged<T: Linked<Id = I>>(&mut self, old: &T, new: &T, change: impl FnOnce() -> Change) {
+    pub(crate) fn unchanged<T: Linked<Id = I>>(
+        &mut self,
+        old: &T,
+        new: &T,
+        change: impl FnOnce() -> Change,
+    ) -> Result<()> {
         if !old.has_names() && !new.has_names() {
-            return;
+            return Ok(());
         }
-        let (old, new) = (old.id(), new.id());
-        let group = self.groups.entry(new).or_default();
-        group.unchanged.push(change());
+        let (old, new, change) = (old.id(), new.id(), change());
+        self.memory.grow(change.bytes())?;
+        let group = self.group(new)?;
+        group.unchanged.push(change);
         group.is_torn |= *group.old.get_or_insert(old) != old;
         if *self.heirs.entry(old).or_insert(new) != new {
             self.split.insert(old);
         }
+        Ok(())
     }
 
     /// The unchanged names that must be listed all the same.

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::fs::Stat;
 
+use crate::changeset::Limits;
 use crate::changeset::changes::Changes;
 use crate::error::Context;
 use crate::error::Result;
@@ -42,6 +43,7 @@ pub enum CompareContent {
 #[derive(Clone, Debug, Default)]
 pub struct DiffOptions {
     pub(crate) content: CompareContent,
+    pub(crate) limits: Limits,
     pub(crate) cancel: Cancel,
 }
 
@@ -55,6 +57,12 @@ impl DiffOptions {
     #[must_use = "the options are returned"]
     pub fn content(self, content: CompareContent) -> Self {
         DiffOptions { content, ..self }
+    }
+
+    /// Limits of the layers that are read, and of the memory that the comparison takes. Default: [`Limits::default`].
+    #[must_use = "the options are returned"]
+    pub fn limits(self, limits: Limits) -> Self {
+        DiffOptions { limits, ..self }
     }
 
     /// A switch that ends the work.
@@ -79,11 +87,16 @@ impl DiffOptions {
 ///   silently.
 /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): a name starts with `.wh.`, which in layers is a
 ///   whiteout's.
-/// * [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded): a path is longer than 4,095 bytes.
+/// * [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded): a path is longer than 4,095 bytes; the names in a
+///   directory and the list of changes take more memory than the options' limits allow.
 /// * [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): the options' switch was thrown.
 pub fn diff(old: impl AsRef<Path>, new: impl AsRef<Path>, options: &DiffOptions) -> Result<Changes> {
     let (old, new) = (old.as_ref(), new.as_ref());
-    let diff = || compare(Descent::at(old)?, Descent::at(new)?, options, &|_, _| false);
+    let diff = || {
+        let memory = options.limits.memory();
+        let (old, new) = (Descent::at(old)?.within(&memory), Descent::at(new)?.within(&memory));
+        compare(old, new, options, &|_, _| false)
+    };
     diff().context(|| format!("compare {} with {}", new.display(), old.display()))
 }
 

@@ -13,6 +13,7 @@ use super::tree::Listing;
 use super::tree::Tree;
 use crate::changeset::changes::Change;
 use crate::changeset::changes::ChangeKind;
+use crate::changeset::changes::ChangeList;
 use crate::changeset::changes::Changes;
 use crate::changeset::report::Skipped;
 use crate::changeset::report::SkippedPart;
@@ -21,6 +22,9 @@ use crate::changeset::whiteout::check_stored;
 use crate::changeset::whiteout::join;
 use crate::changeset::whiteout::split;
 use crate::error::Result;
+use crate::fs::descent::listing_bytes;
+use crate::memory::MemoryBudget;
+use crate::memory::MemoryReservation;
 
 /// A name, and what has it in each of the trees.
 struct Row {
@@ -31,7 +35,9 @@ struct Row {
 
 /// A directory of the new tree.
 struct Level {
-    rows: IntoIter<Row>,
+    rows: Box<dyn Iterator<Item = Row>>,
+    /// The memory of the rows.
+    _memory: MemoryReservation,
     /// Whether the old tree has one at this path.
     is_in_both: bool,
 }
@@ -45,8 +51,8 @@ pub(super) struct Walk<'a, O, N> {
     /// The path of the directory at hand.
     path: Vec<u8>,
     links: Links,
-    found: Vec<Change>,
-    skipped: Vec<Skipped>,
+    found: ChangeList,
+    memory: MemoryBudget,
 }
 
 impl<'a, O: Tree, N: Tree> Walk<'a, O, N> {
@@ -56,8 +62,9 @@ impl<'a, O: Tree, N: Tree> Walk<'a, O, N> {
         options: &'a DiffOptions,
         known: &'a dyn Fn(&[u8], &Stat) -> bool,
     ) -> Walk<'a, O, N> {
-        let (path, found, skipped) = (Vec::new(), Vec::new(), Vec::new());
-        Walk { options, known, old, new, path, links: Links::default(), found, skipped }
+        let memory = options.limits.memory();
+        let (links, found) = (Links::new(&memory), ChangeList::new(&memory));
+        Walk { options, known, old, new, path: Vec::new(), links, found, memory }
     }
 
     pub(super) fn run(mut self) -> Result<Changes> {
@@ -76,25 +83,32 @@ impl<'a, O: Tree, N: Tree> Walk<'a, O, N> {
             self.path.truncate(above);
             levels.pop();
         }
-        self.found.extend(self.links.torn());
-        Ok(Changes::new(self.found, self.skipped))
+        self.links.torn().try_for_each(|change| self.found.push(change))?;
+        Ok(self.found.into_changes())
     }
 
     /// What is in the directory at hand.
     fn level(&mut self, is_in_both: bool) -> Result<Level> {
         let mut new = self.new.listing()?;
+        let mut memory = self.memory.reservation();
+        memory.grow(listing_bytes(&new.entries))?;
         self.take_sockets(&mut new.entries)?;
-        let rows = match (is_in_both, new.is_whole) {
-            (false, _) => merged(Vec::new(), new.entries),
+        let rows: Box<dyn Iterator<Item = Row>> = match (is_in_both, new.is_whole) {
+            (false, _) => Box::new(merged(Vec::new(), new.entries)),
             (true, true) => {
                 let mut old = self.old.listing()?.entries;
+                memory.grow(listing_bytes(&old))?;
                 old.iter().try_for_each(|(name, _)| check_stored(&join(&self.path, name)))?;
                 old.retain(|(_, stat)| !is_socket(stat));
-                merged(old, new.entries)
+                Box::new(merged(old, new.entries))
             }
-            (true, false) => self.beside(new)?,
+            (true, false) => {
+                let rows = self.beside(new)?;
+                memory.grow(rows.len() * size_of::<Row>())?;
+                Box::new(rows.into_iter())
+            }
         };
-        Ok(Level { rows: rows.into_iter(), is_in_both })
+        Ok(Level { rows, is_in_both, _memory: memory })
     }
 
     /// What is listed of a directory of which not all is listed.
@@ -115,7 +129,7 @@ impl<'a, O: Tree, N: Tree> Walk<'a, O, N> {
             check_stored(&path)?;
             if is_socket(stat) {
                 let reason = "sockets are not stored".to_owned();
-                self.skipped.push(Skipped { path: to_path(&path), what: SkippedPart::Entry, reason });
+                self.found.skip(Skipped { path: to_path(&path), what: SkippedPart::Entry, reason })?;
             }
         }
         listed.retain(|(_, stat)| !is_socket(stat));
@@ -126,8 +140,8 @@ impl<'a, O: Tree, N: Tree> Walk<'a, O, N> {
     fn row(&mut self, row: &Row) -> Result<Option<Level>> {
         let is_directory = |stat: &Stat| FileType::from_raw_mode(stat.st_mode).is_dir();
         match (&row.old, &row.new) {
-            (Some(old), None) => self.note(&row.name, ChangeKind::Deleted, old),
-            (None, Some(new)) => self.added(&row.name, new),
+            (Some(old), None) => self.note(&row.name, ChangeKind::Deleted, old)?,
+            (None, Some(new)) => self.added(&row.name, new)?,
             (Some(old), Some(new)) => self.compare(&row.name, old, new)?,
             (None, None) => {}
         }
@@ -143,20 +157,19 @@ impl<'a, O: Tree, N: Tree> Walk<'a, O, N> {
         self.level(is_in_both).map(Some)
     }
 
-    fn added(&mut self, name: &[u8], new: &Stat) {
-        self.note(name, ChangeKind::Added, new);
-        self.links.changed(new);
+    fn added(&mut self, name: &[u8], new: &Stat) -> Result<()> {
+        self.note(name, ChangeKind::Added, new)?;
+        self.links.changed(new)
     }
 
     fn compare(&mut self, name: &[u8], old: &Stat, new: &Stat) -> Result<()> {
         let path = join(&self.path, name);
         if !(self.known)(&path, new) && self.differs(name, old, new)? {
-            self.note(name, ChangeKind::Modified, new);
-            self.links.changed(new);
+            self.note(name, ChangeKind::Modified, new)?;
+            self.links.changed(new)
         } else {
-            self.links.unchanged(old, new, || change(path, ChangeKind::Modified, new));
+            self.links.unchanged(old, new, || change(path, ChangeKind::Modified, new))
         }
-        Ok(())
     }
 
     fn differs(&self, name: &[u8], old: &Stat, new: &Stat) -> Result<bool> {
@@ -164,8 +177,8 @@ impl<'a, O: Tree, N: Tree> Walk<'a, O, N> {
         pair.differs(self.options.content)
     }
 
-    fn note(&mut self, name: &[u8], kind: ChangeKind, stat: &Stat) {
-        self.found.push(change(join(&self.path, name), kind, stat));
+    fn note(&mut self, name: &[u8], kind: ChangeKind, stat: &Stat) -> Result<()> {
+        self.found.push(change(join(&self.path, name), kind, stat))
     }
 }
 
@@ -182,15 +195,14 @@ fn is_socket(stat: &Stat) -> bool {
 }
 
 /// Two sorted lists as one.
-fn merged(old: Listed, new: Listed) -> Vec<Row> {
+fn merged(old: Listed, new: Listed) -> impl Iterator<Item = Row> {
     let (mut old, mut new) = (old.into_iter().peekable(), new.into_iter().peekable());
-    let mut rows = Vec::with_capacity(old.len().max(new.len()));
-    while let Some(name) = lowest(&mut old, &mut new) {
+    std::iter::from_fn(move || {
+        let name = lowest(&mut old, &mut new)?;
         let old = old.next_if(|(found, _)| *found == name).map(|(_, stat)| stat);
         let new = new.next_if(|(found, _)| *found == name).map(|(_, stat)| stat);
-        rows.push(Row { name, old, new });
-    }
-    rows
+        Some(Row { name, old, new })
+    })
 }
 
 fn lowest(

@@ -4,6 +4,7 @@ use rustix::fs::FileType;
 use rustix::fs::Stat;
 
 use crate::changeset::IdMap;
+use crate::changeset::Limits;
 use crate::error::Error;
 use crate::error::Result;
 use crate::event::Cancel;
@@ -65,6 +66,7 @@ pub struct PackOptions {
     pub(crate) owners: Owners,
     pub(super) mode: Option<u32>,
     pub(crate) epoch: Option<i64>,
+    pub(super) limits: Limits,
     pub(super) cancel: Cancel,
 }
 
@@ -92,6 +94,13 @@ impl PackOptions {
     #[must_use = "the options are returned"]
     pub fn epoch(self, seconds: i64) -> Self {
         PackOptions { epoch: Some(seconds), ..self }
+    }
+
+    /// Limits of the memory that the names of files with several names take, and the names in a directory.
+    /// Default: [`Limits::default`].
+    #[must_use = "the options are returned"]
+    pub fn limits(self, limits: Limits) -> Self {
+        PackOptions { limits, ..self }
     }
 
     /// A switch that ends the work.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::vec::IntoIter;
 
 use rustix::fs::FileType;
 use rustix::fs::Stat;
@@ -26,9 +27,15 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::error::printable;
 use crate::fs::descent::Descent;
+use crate::fs::descent::listing_bytes;
 use crate::fs::rooted::Inode;
+use crate::memory::MemoryReservation;
+use crate::memory::allocated;
 
 const PIECE: usize = 128 << 10;
+
+/// The names ahead in a directory, with their memory.
+type Level = (IntoIter<(Vec<u8>, Stat)>, MemoryReservation);
 
 pub(super) struct Packer<'a, O> {
     pub(super) tree: Descent,
@@ -37,6 +44,8 @@ pub(super) struct Packer<'a, O> {
     output: O,
     /// The first name of each file that has several.
     names: HashMap<Inode, Vec<u8>>,
+    /// The memory of the names and of what was skipped.
+    memory: MemoryReservation,
     /// The last directory that has an entry.
     directory: Vec<u8>,
     piece: Vec<u8>,
@@ -44,12 +53,14 @@ pub(super) struct Packer<'a, O> {
 
 impl<O: Output> Packer<'_, O> {
     pub(super) fn new<'a>(tree: Descent, output: O, options: &'a PackOptions) -> Packer<'a, O> {
+        let memory = options.limits.memory();
         Packer {
-            tree,
+            tree: tree.within(&memory),
             skipped: Vec::new(),
             options,
             output,
             names: HashMap::new(),
+            memory: memory.reservation(),
             directory: Vec::new(),
             piece: vec![0; PIECE],
         }
@@ -62,8 +73,8 @@ impl<O: Output> Packer<'_, O> {
 
     /// Adds all that is in the tree.
     pub(super) fn all(&mut self) -> Result<()> {
-        let mut levels = vec![self.tree.list()?.into_iter()];
-        while let Some(level) = levels.last_mut() {
+        let mut levels = vec![self.level()?];
+        while let Some((level, _)) = levels.last_mut() {
             let Some((name, stat)) = level.next() else {
                 self.tree.leave()?;
                 levels.pop();
@@ -72,10 +83,18 @@ impl<O: Output> Packer<'_, O> {
             self.entry(&name, &stat)?;
             if FileType::from_raw_mode(stat.st_mode).is_dir() {
                 self.tree.enter(&name)?;
-                levels.push(self.tree.list()?.into_iter());
+                levels.push(self.level()?);
             }
         }
         Ok(())
+    }
+
+    /// The names in the directory at hand, with their memory.
+    fn level(&self) -> Result<Level> {
+        let list = self.tree.list()?;
+        let mut memory = self.memory.budget().reservation();
+        memory.grow(listing_bytes(&list))?;
+        Ok((list.into_iter(), memory))
     }
 
     /// Adds what a change says, and the directories above it that have no entry yet.
@@ -136,8 +155,7 @@ impl<O: Output> Packer<'_, O> {
     fn add(&mut self, name: &[u8], path: Vec<u8>, stat: &Stat) -> Result<()> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Socket {
-            self.skip(&path, SkippedPart::Entry, "sockets are not stored");
-            return Ok(());
+            return self.skip(&path, SkippedPart::Entry, "sockets are not stored");
         }
         let mut fields = Fields::new(entry_type(kind), path);
         if stat.st_nlink > 1 && kind != FileType::Directory {
@@ -145,6 +163,7 @@ impl<O: Output> Packer<'_, O> {
                 fields.link.clone_from(first);
                 fields.kind = EntryType::Link;
             } else {
+                self.memory.grow(2 * size_of::<(Inode, Vec<u8>)>() + allocated(fields.path.len()))?;
                 self.names.insert(Inode::of(stat), fields.path.clone());
             }
         }
@@ -203,7 +222,7 @@ impl<O: Output> Packer<'_, O> {
             fields.xattrs = xattrs.stored;
             for left_out in xattrs.left_out {
                 let what = SkippedPart::Xattr(String::from_utf8_lossy(&left_out).into_owned());
-                self.skip(&self.tree.join(name), what, "its name cannot be stored");
+                self.skip(&self.tree.join(name), what, "its name cannot be stored")?;
             }
         }
         self.output.put(fields)
@@ -213,8 +232,11 @@ impl<O: Output> Packer<'_, O> {
         self.output.put(Fields::new(EntryType::Regular, path))
     }
 
-    fn skip(&mut self, path: &[u8], what: SkippedPart, reason: &str) {
-        self.skipped.push(Skipped { path: to_path(path), what, reason: reason.to_owned() });
+    fn skip(&mut self, path: &[u8], what: SkippedPart, reason: &str) -> Result<()> {
+        let skipped = Skipped { path: to_path(path), what, reason: reason.to_owned() };
+        self.memory.grow(usize::try_from(skipped.bytes()).unwrap_or(usize::MAX))?;
+        self.skipped.push(skipped);
+        Ok(())
     }
 }
 

@@ -1,9 +1,13 @@
 //! Two images' trees, walked together, by the rules of [`changeset::diff`](crate::changeset::diff()).
 
+use std::rc::Rc;
+
+use super::contents::CONTENT_BYTES;
 use super::contents::Contents;
 use super::contents::Place;
 use crate::changeset::Change;
 use crate::changeset::ChangeKind;
+use crate::changeset::ChangeList;
 use crate::changeset::Changes;
 use crate::changeset::CompareContent;
 use crate::changeset::DiffOptions;
@@ -20,19 +24,21 @@ use crate::image::merged::Kind;
 use crate::image::merged::Merged;
 use crate::image::merged::Node;
 use crate::image::merged::ROOT;
+use crate::memory::MemoryReservation;
+use crate::memory::allocated;
+
+const PAIR_BYTES: usize = size_of::<Pair<'_>>() + CONTENT_BYTES;
 
 /// One of the images.
 #[derive(Debug)]
 pub(super) struct Side<'a> {
     tree: &'a Merged,
     layers: &'a [Layer],
-    /// How many names each node has.
-    names: Vec<u32>,
 }
 
 impl<'a> Side<'a> {
     pub(super) fn new(tree: &'a Merged, layers: &'a [Layer]) -> Side<'a> {
-        Side { tree, layers, names: tree.names() }
+        Side { tree, layers }
     }
 
     fn node(&self, node: usize) -> &'a Node {
@@ -40,26 +46,21 @@ impl<'a> Side<'a> {
     }
 
     fn directory(&self, node: usize) -> Option<&'a Directory> {
-        match &self.node(node).kind {
-            Kind::Directory(directory) => Some(directory),
-            _ => None,
-        }
+        self.node(node).directory()
     }
 
     fn linked(&self, node: usize) -> Numbered {
-        Numbered { node, has_names: self.names[node] > 1 }
+        Numbered { node, has_names: self.node(node).links > 1 }
     }
 
     fn place(&self, file: &File) -> Place {
-        Place { diff_id: self.layers[file.layer].diff_id(), number: file.number }
+        Place { diff_id: self.layers[file.origin.layer()].diff_id(), number: file.origin.number() }
     }
 
     /// Where to read the content of a node that is a file.
     fn content(&self, node: usize) -> Option<(&'a Layer, u64)> {
-        match &self.node(node).kind {
-            Kind::File(file) => Some((&self.layers[file.layer], file.number)),
-            _ => None,
-        }
+        let file = self.node(node).file()?;
+        Some((&self.layers[file.origin.layer()], file.origin.number()))
     }
 }
 
@@ -83,18 +84,27 @@ impl Linked for Numbered {
 
 /// What has one path in both.
 #[derive(Debug)]
-struct Pair {
-    path: Vec<u8>,
+struct Pair<'a> {
+    /// The path of the directory that it is in.
+    parent: Rc<[u8]>,
+    name: &'a [u8],
     old: usize,
     new: usize,
 }
 
 /// A directory of the new tree, to be looked into.
 struct Level<'a> {
-    path: Vec<u8>,
+    path: Rc<[u8]>,
     /// The old tree's at this path, if it has one.
     old: Option<&'a Directory>,
     new: &'a Directory,
+}
+
+impl Level<'_> {
+    /// The memory that it takes; its path is kept too where contents in it are to be compared.
+    fn bytes(&self) -> usize {
+        size_of::<Level<'_>>() + allocated(self.path.len() + 2 * size_of::<usize>())
+    }
 }
 
 enum Verdict {
@@ -110,28 +120,35 @@ pub(super) struct Comparison<'a> {
     new: Side<'a>,
     options: &'a DiffOptions,
     links: Links<usize>,
-    found: Vec<Change>,
-    doubtful: Vec<Pair>,
+    found: ChangeList,
+    doubtful: Vec<Pair<'a>>,
+    /// The memory of the doubtful pairs and of the directories ahead.
+    memory: MemoryReservation,
 }
 
 impl<'a> Comparison<'a> {
     pub(super) fn new(old: Side<'a>, new: Side<'a>, options: &'a DiffOptions) -> Comparison<'a> {
-        Comparison { old, new, options, links: Links::default(), found: Vec::new(), doubtful: Vec::new() }
+        let budget = new.tree.budget();
+        let (links, found, memory) = (Links::new(budget), ChangeList::new(budget), budget.reservation());
+        Comparison { old, new, options, links, found, doubtful: Vec::new(), memory }
     }
 
     /// Compares all but contents.
     pub(super) fn run(&mut self) -> Result<()> {
-        let root = self.new.directory(ROOT).map(|new| Level { path: Vec::new(), old: self.old.directory(ROOT), new });
+        let root =
+            self.new.directory(ROOT).map(|new| Level { path: Rc::default(), old: self.old.directory(ROOT), new });
         let mut ahead: Vec<Level<'a>> = root.into_iter().collect();
         while let Some(level) = ahead.pop() {
             self.removed(&level)?;
-            for (name, new) in &level.new.children {
+            for (name, new) in level.new.children.iter() {
                 self.options.cancel.check()?;
-                let path = join(&level.path, name);
-                check_stored(&path)?;
-                let old = level.old.and_then(|old| old.children.get(name)).map(|name| name.node);
-                ahead.extend(self.row(path, old, new.node));
+                let old = level.old.and_then(|old| old.children.get(name)).map(|name| name.node());
+                if let Some(level) = self.row(&level.path, name, old, new.node())? {
+                    self.memory.grow(level.bytes())?;
+                    ahead.push(level);
+                }
             }
+            self.memory.shrink(level.bytes());
         }
         Ok(())
     }
@@ -143,66 +160,70 @@ impl<'a> Comparison<'a> {
     }
 
     /// What changed, now that the contents are known.
-    pub(super) fn settle(mut self, contents: &Contents) -> Changes {
-        for Pair { path, old, new } in std::mem::take(&mut self.doubtful) {
-            let digest = |side: &Side<'_>, node| match &side.node(node).kind {
-                Kind::File(file) => contents.get(side.place(file)),
-                _ => None,
-            };
+    pub(super) fn settle(mut self, contents: &Contents) -> Result<Changes> {
+        for Pair { parent, name, old, new } in std::mem::take(&mut self.doubtful) {
+            let digest =
+                |side: &Side<'_>, node| side.node(node).file().and_then(|file| contents.get(side.place(&file)));
+            let path = join(&parent, name);
             if digest(&self.old, old) == digest(&self.new, new) {
-                self.same(&path, old, new);
+                self.same(&path, old, new)?;
             } else {
-                self.different(&path, new);
+                self.different(&path, new)?;
             }
         }
-        self.found.extend(self.links.torn());
-        Changes::new(self.found, Vec::new())
+        self.links.torn().try_for_each(|change| self.found.push(change))?;
+        Ok(self.found.into_changes())
     }
 
     fn removed(&mut self, level: &Level<'_>) -> Result<()> {
         let Some(old) = level.old else { return Ok(()) };
-        for (name, found) in &old.children {
+        for (name, found) in old.children.iter() {
             self.options.cancel.check()?;
             let path = join(&level.path, name);
             check_stored(&path)?;
             if !level.new.children.contains_key(name) {
-                self.found.push(change(&path, ChangeKind::Deleted, self.old.node(found.node)));
+                self.found.push(change(&path, ChangeKind::Deleted, self.old.node(found.node())))?;
             }
         }
         Ok(())
     }
 
     /// Looks at what has a path. If it is a directory, it is to be looked into.
-    fn row(&mut self, path: Vec<u8>, old: Option<usize>, new: usize) -> Option<Level<'a>> {
+    fn row(&mut self, parent: &Rc<[u8]>, name: &'a [u8], old: Option<usize>, new: usize) -> Result<Option<Level<'a>>> {
+        let path = join(parent, name);
+        check_stored(&path)?;
         match old.map(|old| (old, self.verdict(self.old.node(old), self.new.node(new)))) {
             None => {
-                self.found.push(change(&path, ChangeKind::Added, self.new.node(new)));
-                self.links.changed(&self.new.linked(new));
+                self.found.push(change(&path, ChangeKind::Added, self.new.node(new)))?;
+                self.links.changed(&self.new.linked(new))?;
             }
-            Some((_, Verdict::Different)) => self.different(&path, new),
-            Some((old, Verdict::Same)) => self.same(&path, old, new),
-            Some((old, Verdict::Doubtful)) => self.doubtful.push(Pair { path: path.clone(), old, new }),
+            Some((_, Verdict::Different)) => self.different(&path, new)?,
+            Some((old, Verdict::Same)) => self.same(&path, old, new)?,
+            Some((old, Verdict::Doubtful)) => {
+                self.memory.grow(PAIR_BYTES)?;
+                self.doubtful.push(Pair { parent: Rc::clone(parent), name, old, new });
+            }
         }
-        let new = self.new.directory(new)?;
-        Some(Level { path, old: old.and_then(|old| self.old.directory(old)), new })
+        let Some(new) = self.new.directory(new) else { return Ok(None) };
+        Ok(Some(Level { path: path.into(), old: old.and_then(|old| self.old.directory(old)), new }))
     }
 
-    fn different(&mut self, path: &[u8], new: usize) {
-        self.found.push(change(path, ChangeKind::Modified, self.new.node(new)));
-        self.links.changed(&self.new.linked(new));
+    fn different(&mut self, path: &[u8], new: usize) -> Result<()> {
+        self.found.push(change(path, ChangeKind::Modified, self.new.node(new)))?;
+        self.links.changed(&self.new.linked(new))
     }
 
-    fn same(&mut self, path: &[u8], old: usize, new: usize) {
+    fn same(&mut self, path: &[u8], old: usize, new: usize) -> Result<()> {
         let (old, linked) = (self.old.linked(old), self.new.linked(new));
-        self.links.unchanged(&old, &linked, || change(path, ChangeKind::Modified, self.new.node(new)));
+        self.links.unchanged(&old, &linked, || change(path, ChangeKind::Modified, self.new.node(new)))
     }
 
     fn verdict(&self, old: &Node, new: &Node) -> Verdict {
         let is_same = match (&old.kind, &new.kind) {
-            (Kind::File(a), Kind::File(b)) if a.size == b.size && old.attributes == new.attributes => {
-                let is_coarse = new.attributes.mtime.nanoseconds == 0;
-                let is_asked = is_coarse || self.options.content == CompareContent::Always;
-                if is_asked && a.size > 0 && self.old.place(a) != self.new.place(b) {
+            (Kind::File { size: a }, Kind::File { size: b }) if a == b && old.attributes == new.attributes => {
+                let place = |side: &Side<'_>, node: &Node| node.file().map(|file| side.place(&file));
+                let is_asked = new.attributes.is_coarse() || self.options.content == CompareContent::Always;
+                if is_asked && *a > 0 && place(&self.old, old) != place(&self.new, new) {
                     return Verdict::Doubtful;
                 }
                 true
@@ -219,7 +240,7 @@ impl<'a> Comparison<'a> {
 
 fn change(path: &[u8], kind: ChangeKind, node: &Node) -> Change {
     let size = match &node.kind {
-        Kind::File(file) => file.size,
+        Kind::File { size } => *size,
         _ => 0,
     };
     let is_directory = matches!(node.kind, Kind::Directory(_));

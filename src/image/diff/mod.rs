@@ -8,7 +8,7 @@ use crate::changeset::DiffOptions;
 use crate::error::Context;
 use crate::error::Result;
 use crate::image::Image;
-use crate::image::stack::Stack;
+use crate::image::standing::Standing;
 use compare::Comparison;
 use compare::Side;
 use contents::Contents;
@@ -53,8 +53,9 @@ impl Image {
     ///
     /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): a name starts with `.wh.`, which in layers is a
     ///   whiteout's.
-    /// * [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded): there is too much of something; or the
-    ///   contents to be compared are more than [`Limits`](crate::changeset::Limits) allow an image to have.
+    /// * [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded): there is too much of something; the
+    ///   contents to be compared are more than [`Limits`](crate::changeset::Limits) allow an image to have; or the names
+    ///   and attributes of both images take more memory than they allow.
     /// * [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): the options' switch was thrown.
     /// * Those of [`layers`](Image::layers), [`Layer::entries`](crate::Layer::entries) and
     ///   [`Entries::next_entry`](crate::changeset::Entries::next_entry).
@@ -72,16 +73,16 @@ impl Image {
         let (old_layers, new_layers) = (self.layers()?, other.layers()?);
         let pairs = old_layers.iter().zip(&new_layers);
         let common = pairs.take_while(|(old, new)| old.diff_id() == new.diff_id()).count();
-        let mut old = Stack::new();
+        let mut old = Standing::new(options.limits, &options.limits.memory())?;
         old_layers[..common].iter().try_for_each(|layer| old.add(layer, &options.cancel))?;
-        let mut new = old.clone();
+        let mut new = old.duplicate()?;
         old_layers[common..].iter().try_for_each(|layer| old.add(layer, &options.cancel))?;
         new_layers[common..].iter().try_for_each(|layer| new.add(layer, &options.cancel))?;
 
         let sides = (Side::new(old.tree(), &old_layers), Side::new(new.tree(), &new_layers));
         let mut comparison = Comparison::new(sides.0, sides.1, options);
         comparison.run()?;
-        let contents = Contents::read(comparison.wanted(), &options.cancel)?;
-        Ok(comparison.settle(&contents))
+        let contents = Contents::read(comparison.wanted(), options)?;
+        comparison.settle(&contents)
     }
 }
