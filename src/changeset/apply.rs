@@ -553,6 +553,7 @@ impl<'a> Applier<'a> {
         match failure {
             Failure::Ours(error) => error,
             Failure::Os(what, error) => self.ground.error(what, at.parent, at.name, error),
+            Failure::Owner(error) => self.ground.owner_error(at.parent, at.name, error),
         }
     }
 }

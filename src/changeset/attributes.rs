@@ -2,6 +2,7 @@
 //! and every other change moves the times.
 
 use std::collections::HashSet;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 
@@ -209,7 +210,7 @@ pub(super) fn set_owner_and_xattrs(
     options: &Options<'_>,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    made.set_owner(owner).map_err(|error| Failure::Os("change the owner of", error))?;
+    made.set_owner(owner).map_err(Failure::Owner)?;
     for (name, value) in &entry.xattrs {
         let result = match name {
             name if is_hosts(name) => Err("is the host's".to_owned()),
@@ -254,7 +255,18 @@ fn escaped(name: &[u8]) -> Vec<u8> {
 /// Something that the operating system refused, or an error with words of its own.
 pub(super) enum Failure {
     Os(&'static str, Errno),
+    /// The owner could not be changed.
+    Owner(Errno),
     Ours(Error),
+}
+
+/// Says what to do where this process may not give files to an owner, or where its user namespace lacks the owner.
+pub(super) fn owner_refused(error: Errno) -> io::Error {
+    let source = io::Error::from(error);
+    if !matches!(error, Errno::PERM | Errno::INVAL) {
+        return source;
+    }
+    io::Error::new(source.kind(), format!("{source}; run as root, or use Ownership::CurrentUser"))
 }
 
 impl From<Error> for Failure {

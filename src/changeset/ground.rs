@@ -175,7 +175,7 @@ impl Ground {
         let made = Made::new(&directory);
         made.drop_inherited();
         self.is_found = false;
-        let fail = |error| self.error("change the owner of", &root, b"", error);
+        let fail = |error| self.owner_error(&root, b"", error);
         let below = self.overlay.as_deref().map_or(Ok(None), |overlay| overlay.copy_root(&made))?;
         if below.is_none() {
             made.set_owner(self.implied_owner).map_err(fail)?;
@@ -395,9 +395,7 @@ impl Ground {
         self.marks.hashes.remove(&hash);
         self.make_directory(&parent, name)?;
         let (directory, inode) = self.open_directory(&parent, name)?;
-        Made::new(&directory)
-            .set_owner(self.implied_owner)
-            .map_err(|error| self.error("change the owner of", &parent, name, error))?;
+        Made::new(&directory).set_owner(self.implied_owner).map_err(|error| self.owner_error(&parent, name, error))?;
         self.is_new(inode);
         self.marks.implied = true;
         self.note(inode, folder.join(name), IMPLIED_MODE, IMPLIED_TIME)
@@ -451,6 +449,12 @@ impl Ground {
 
     fn not_removed(&self, parent: &Parent, name: &[u8], error: NotRemoved) -> Error {
         error.into_error(&self.rooted.outside(parent.folder.path()), name)
+    }
+
+    /// An error of changing an owner, with the remedy.
+    pub(super) fn owner_error(&self, parent: &Parent, name: &[u8], error: Errno) -> Error {
+        let error = attributes::owner_refused(error);
+        self.rooted.io_error("change the owner of", &parent.folder.join(name), error)
     }
 
     pub(super) fn enter_again(&self, folder: &Folder) -> Result<Parent> {

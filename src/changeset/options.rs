@@ -31,6 +31,36 @@ pub enum Ownership {
     },
 }
 
+impl Ownership {
+    /// Returns the ownership that this process can apply: [`Ownership::Preserve`] for root, and
+    /// [`Ownership::CurrentUser`] for other users and for the root of a user namespace that has a single user or group id
+    /// (`unshare --map-root-user`), where no file can be given to anybody else.
+    ///
+    /// It is the default for working copies. [`Options::new`] takes it for root only, so that other users do not get a
+    /// tree with changed owners without asking for it.
+    pub fn available() -> Ownership {
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root && !has_single_id() { Ownership::Preserve } else { Ownership::CurrentUser }
+    }
+
+    /// The default for applying layers.
+    fn for_layers() -> Ownership {
+        if rustix::process::geteuid().is_root() { Ownership::available() } else { Ownership::Preserve }
+    }
+}
+
+/// Whether this process's user namespace has a single user id, or a single group id (user_namespaces(7)).
+fn has_single_id() -> bool {
+    let is_single = |path: &str| std::fs::read_to_string(path).is_ok_and(|map| count_of_ids(&map) == 1);
+    ["/proc/self/uid_map", "/proc/self/gid_map"].into_iter().any(is_single)
+}
+
+/// How many ids a map has; each line is a first id inside, a first id outside, and a count.
+fn count_of_ids(map: &str) -> u64 {
+    let count = |line: &str| line.split_whitespace().nth(2)?.parse::<u64>().ok();
+    map.lines().filter_map(count).sum()
+}
+
 /// Ranges of ids inside an image, and where they lie outside.
 ///
 /// ```
@@ -147,7 +177,7 @@ impl Limits {
     }
 }
 
-/// How layers are applied. The default keeps owners, writes a root file system, and goes on where something cannot
+/// How layers are applied. The default keeps owners (but see [`Ownership::available`]), writes a root file system, and goes on where something cannot
 /// be applied, which it reports.
 ///
 /// ```
@@ -174,7 +204,7 @@ impl<'a> Options<'a> {
     /// The default.
     pub fn new() -> Options<'a> {
         Options {
-            ownership: Ownership::default(),
+            ownership: Ownership::for_layers(),
             layout: Layout::default(),
             lower: None,
             strict: false,
@@ -188,7 +218,8 @@ impl<'a> Options<'a> {
         }
     }
 
-    /// Whose the files will be.
+    /// The owners of the files. Default: [`Ownership::Preserve`]; in a user namespace with a single id, where root cannot
+    /// apply that, [`Ownership::CurrentUser`].
     #[must_use = "the options are returned"]
     pub fn ownership(self, ownership: Ownership) -> Self {
         Options { ownership, ..self }
@@ -293,5 +324,22 @@ impl std::fmt::Debug for Options<'_> {
             .field("durability", &self.durability)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_a_user_namespace_are_counted() {
+        for (map, count) in [
+            ("         0          0 4294967295\n", 4_294_967_295),
+            ("         0       1000          1\n", 1),
+            ("0 1000 1\n1 100000 65536\n", 65_537),
+            ("", 0),
+        ] {
+            assert_eq!(count_of_ids(map), count, "{map}");
+        }
     }
 }

@@ -175,7 +175,12 @@ impl Rooted {
 
     /// An error about something below the root.
     pub(crate) fn error(&self, what: &str, path: &[u8], error: Errno) -> Error {
-        Error::io(what, &self.outside(path), error.into())
+        self.io_error(what, path, error.into())
+    }
+
+    /// Like [`error`](Rooted::error), with the text of the given error.
+    pub(crate) fn io_error(&self, what: &str, path: &[u8], error: std::io::Error) -> Error {
+        Error::io(what, &self.outside(path), error)
     }
 
     /// The path of something below the root, for messages.

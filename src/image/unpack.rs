@@ -37,6 +37,9 @@ impl Image {
     /// that only this user may enter them, and then no other user can reach the tree. See
     /// [`unpack_with`](Image::unpack_with) for directories whose parents exist.
     ///
+    /// The root of a user namespace with a single id owns all files of the tree, see
+    /// [`Ownership::available`](crate::changeset::Ownership::available).
+    ///
     /// ```no_run
     /// # fn example(image: layercake::Image) -> layercake::Result<()> {
     /// let done = image.unpack("/srv/jail/rootfs")?;
