@@ -5,6 +5,7 @@
 //! commit -c 'CMD ["/usr/bin/greeter"]' --author "Jane <jane@example.com>" work example.com/greeter:1
 //! ```
 //!
+//! A working copy that another user owns, or may write to, is refused without `--trust DIR`; its store likewise.
 //! `--created` makes it reproducible: the same changes make the same image then.
 
 #[path = "support/changes.rs"]
@@ -20,11 +21,12 @@ use layercake::Checkout;
 use layercake::Compression;
 use layercake::ImageReference;
 use layercake::checkout::CommitOptions;
+use layercake::checkout::OpenOptions;
 use layercake::compression::EncoderOptions;
 use lexopt::prelude::*;
 
 const USAGE: &str = "usage: commit [-m MESSAGE] [-c CHANGE]… [-a AUTHOR] [--created SECONDS] \
-                     [--compression gzip|zstd|none] [--level N] DIR [NAME]";
+                     [--compression gzip|zstd|none] [--level N] [--trust DIR]... DIR [NAME]";
 
 #[derive(Default)]
 struct Options {
@@ -32,6 +34,7 @@ struct Options {
     changes: Vec<String>,
     compression: Option<Compression>,
     level: Option<i32>,
+    open: OpenOptions,
     dir: Option<PathBuf>,
     name: Option<ImageReference>,
 }
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
 
 fn commit() -> support::Result {
     let Some(options) = parse()? else { return support::print(USAGE) };
-    let work = Checkout::open(options.dir.ok_or(USAGE)?)?;
+    let work = Checkout::open_with(options.dir.ok_or(USAGE)?, &options.open)?;
     let mut encoder = EncoderOptions::new(options.compression.unwrap_or(Compression::Gzip));
     if let Some(level) = options.level {
         encoder = encoder.level(level);
@@ -69,6 +72,7 @@ fn parse() -> support::Result<Option<Options>> {
             }
             Long("compression") => options.compression = Some(compression(&support::text(&mut args)?)?),
             Long("level") => options.level = Some(args.value()?.parse()?),
+            Long("trust") => options.open = options.open.trust(args.value()?),
             Value(value) if options.dir.is_none() => options.dir = Some(value.into()),
             Value(value) if options.name.is_none() => options.name = Some(support::argument(value)?.parse()?),
             other => return Err(other.unexpected().into()),

@@ -4,6 +4,7 @@
 //! store usage
 //! store gc --dry-run
 //! store check && store repair
+//! store checkouts
 //! ```
 
 #[allow(dead_code, reason = "sizes only")]
@@ -22,16 +23,21 @@ use layercake::store::UnpackedPolicy;
 use lexopt::prelude::*;
 
 const USAGE: &str = "usage: store gc|check|repair|usage [--store DIR] [--dry-run] [--now] [--unpacked] [--room BYTES]
+       store checkouts [--store DIR]
+       store forget [--store DIR] ID
   gc       deletes what no name leads to: --now also what is younger than an hour, --unpacked also unpacked
            layers of images that have names; --room also the images that were not used for longest
   check    reads everything, and says what is wrong
   repair   mends it, and fetches what is missing
-  usage    says where the bytes are";
+  usage    says where the bytes are
+  checkouts  lists the working copies that need images of the store: ID, state and directory
+  forget   stops keeping what a working copy needs that was deleted";
 
 #[derive(Default)]
 struct Options {
     common: support::Common,
     command: Option<String>,
+    id: Option<String>,
     gc: GcOptions,
 }
 
@@ -47,6 +53,8 @@ fn run() -> support::Result {
         Some("check") => check(&store),
         Some("repair") => repaired(&repair(&store)?),
         Some("usage") => usage(&store),
+        Some("checkouts") => checkouts(&store),
+        Some("forget") => Ok(store.forget_checkout(&options.id.ok_or(USAGE)?)?),
         _ => Err(USAGE.into()),
     }
 }
@@ -63,10 +71,26 @@ fn parse() -> support::Result<Option<Options>> {
             Long("room") => options.gc = options.gc.room(support::text(&mut args)?.parse()?),
             Long("store") => options.common.take("store", &mut args)?,
             Value(command) if options.command.is_none() => options.command = Some(support::argument(command)?),
+            Value(id) if options.id.is_none() && options.command.as_deref() == Some("forget") => {
+                options.id = Some(support::argument(id)?);
+            }
             other => return Err(other.unexpected().into()),
         }
     }
     Ok(Some(options))
+}
+
+/// Prints the working copies. One that is not at its directory may have been moved, or be visible to others only.
+fn checkouts(store: &Store) -> support::Result {
+    for checkout in store.checkouts()? {
+        let state = match checkout.path.symlink_metadata() {
+            _ if checkout.is_gone => "deleted",
+            Ok(_) => "present",
+            Err(_) => "unseen",
+        };
+        support::print(&format!("{}  {state:<7}  {}", checkout.id, checkout.path.display()))?;
+    }
+    Ok(())
 }
 
 fn gc(store: &Store, options: &GcOptions) -> support::Result {

@@ -93,7 +93,7 @@ pub struct Skipped {
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SkippedPart {
-    /// All of it: a device that may not be made, or a link to one.
+    /// All of it: a device that may not be made, or a link to one; of a tree that is read, a socket or a mount point.
     Entry,
     /// An extended attribute: its name; the beginning of it if it is longer than any can be, 255 bytes.
     Xattr(String),
@@ -169,6 +169,12 @@ pub(crate) fn check_bytes(bytes: u64) -> Result<()> {
 }
 
 impl Skipped {
+    /// What is mounted on a path, and is not part of the tree.
+    pub(crate) fn mount_point(path: &[u8]) -> Skipped {
+        let reason = "something is mounted on it, which is not part of the tree".to_owned();
+        Skipped { path: to_path(path), what: SkippedPart::Entry, reason }
+    }
+
     /// The memory that it takes.
     pub(crate) fn bytes(&self) -> u64 {
         let name = match &self.what {

@@ -19,10 +19,13 @@ impl Checkout {
     /// With [`CheckoutMode::Overlay`] that costs as much as there are changes, whether the tree is mounted or not; else
     /// each file is looked at, and read if it was touched.
     ///
+    /// What is mounted in the tree is not part of it. Each mount point is listed in [`Changes::skipped`], and counts as what
+    /// it is in the image.
+    ///
     /// # Errors
     ///
     /// * [`ErrorKind::InvalidCheckout`](crate::ErrorKind::InvalidCheckout): the tree was mounted with other options, and
-    ///   overlayfs wrote what can only be read through the mount.
+    ///   overlayfs wrote what can only be read through the mount; or another tree was mounted in its place.
     /// * Those of [`diff`](crate::changeset::diff).
     pub fn changes(&self) -> Result<Changes> {
         self.changes_until(&Cancel::new())
@@ -33,12 +36,12 @@ impl Checkout {
         let compare = || match self.mode() {
             CheckoutMode::Overlay => {
                 let upper = Upper::new(self.changed_tree()?, self.namespace());
-                compare(self.base()?, upper, &options, &|_, _| false)
+                compare(self.base()?, upper, &options, &|_, _| false, self.mounts())
             }
             CheckoutMode::Reflink | CheckoutMode::Copy => {
                 let index = Index::read(&self.dir);
                 let known = |path: &[u8], stat: &_| index.is_unchanged(path, stat);
-                compare(self.base()?, self.changed_tree()?, &options, &known)
+                compare(self.base()?, self.changed_tree()?, &options, &known, self.mounts())
             }
         };
         compare().context(|| format!("changes of {}", self.path().display()))

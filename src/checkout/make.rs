@@ -11,11 +11,14 @@ use super::BASE;
 use super::Checkout;
 use super::CheckoutMode;
 use super::CheckoutOptions;
-use super::MountOptions;
 use super::ROOT;
 use super::UPPER;
 use super::WORK;
 use super::index::Index;
+use super::lower::LowerDirs;
+use super::lower::trusted_layers;
+use super::mount::Overlay;
+use super::mount::OverlayFlags;
 use super::state::State;
 use crate::changeset::CopyMethod;
 use crate::changeset::Namespace;
@@ -54,6 +57,8 @@ impl Image {
 
     /// The same, with options.
     ///
+    /// An overlay is mounted if this process may mount, with the options `nosuid` and `nodev` unless others were asked for.
+    ///
     /// The directory may be missing, or empty. Missing parents are made with mode 0700. The working copy is built in a
     /// staging directory beside it and renamed to it when it is complete. If a process is killed, the next one that makes
     /// the same working copy removes its staging directory. The working copy survives a power cut if the store's
@@ -64,6 +69,8 @@ impl Image {
     /// * [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists): the directory is not empty, or none.
     /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): it lies in the store; an owner outside of the
     ///   map of ids; or the store's folder of unpacked layers belongs to another user.
+    /// * [`ErrorKind::Untrusted`](crate::ErrorKind::Untrusted): another user owns the store, its folder of unpacked layers
+    ///   or a directory between them, or may write to it; [`CheckoutOptions::trust`] trusts it all the same.
     /// * [`ErrorKind::Io`](crate::ErrorKind::Io): the file system cannot do what the mode needs; or the operating
     ///   system refuses something else.
     /// * [`ErrorKind::NotApplied`](crate::ErrorKind::NotApplied): the options are strict, and something of the image
@@ -80,11 +87,12 @@ impl Image {
                 return Err(Error::invalid_input("a working copy cannot lie in the store"));
             }
             let held = self.held()?;
-            let layers = held.unpacked_layers(&folder_of(&ownership), &options.to_unpack(&ownership))?;
+            let unpack = options.to_unpack(&ownership);
+            let layers = trusted_layers(&held, &folder_of(&ownership), &unpack, &options.trusted)?;
             let making = Making::new(&held, aside, layers, Namespace::of(&ownership), options)?;
             let mode = making.take_mode()?;
             let store = self.store().dir().real_path()?;
-            let state = State::new(mode, &store, self.root(), &self.descriptor(), &ownership);
+            let state = State::new(mode, &store, self.root(), &self.descriptor(), options);
             making.publish(self, state)
         };
         make().context(|| format!("check image {} out to {}", self.id().short(), path.display()))
@@ -96,6 +104,7 @@ struct Making<'a> {
     image: &'a Image,
     options: &'a CheckoutOptions<'a>,
     layers: UnpackedLayers,
+    lower: LowerDirs,
     namespace: Namespace,
     aside: Aside,
     /// Where it is for now.
@@ -118,7 +127,8 @@ impl<'a> Making<'a> {
         rustix::fs::fchmod(&base, Mode::from_raw_mode(0o755))
             .map_err(|error| Error::io("set the mode of", base.path(), error.into()))?;
         let here = dir.real_path()?;
-        Ok(Making { image, options, layers, namespace, aside, here, dir })
+        let lower = LowerDirs::of(&layers, &dir)?;
+        Ok(Making { image, options, layers, lower, namespace, aside, here, dir })
     }
 
     /// Fills it, in the mode that was asked for or else in the first that can be had.
@@ -147,9 +157,9 @@ impl<'a> Making<'a> {
         self.dir.make_dir(WORK)?;
         self.stack()?.describe_root(&upper)?;
         self.image.store().durability().sync_dir(&upper)?;
-        let mut options = MountOptions::new(self.lower(), self.here.join(UPPER), self.here.join(WORK));
-        options.userxattr = self.namespace == Namespace::User;
-        Ok(options.try_out(&self.dir))
+        let userxattr = self.namespace == Namespace::User;
+        let flags = OverlayFlags { userxattr, nosuid: !self.options.setuid, nodev: !self.options.devices };
+        Ok(Overlay { dir: &self.dir, lower: &self.lower, flags }.try_out())
     }
 
     fn copy(&self, method: CopyMethod) -> Result<()> {
@@ -179,15 +189,7 @@ impl<'a> Making<'a> {
     }
 
     fn stack(&self) -> Result<Stack> {
-        Stack::of(&self.lower(), self.namespace)
-    }
-
-    fn lower(&self) -> Vec<PathBuf> {
-        let mut lower: Vec<PathBuf> = self.layers.paths.iter().rev().cloned().collect();
-        if lower.is_empty() {
-            lower.push(self.here.join(BASE));
-        }
-        lower
+        self.lower.stack(self.namespace)
     }
 
     fn publish(self, image: &Image, state: State) -> Result<Checkout> {
@@ -201,8 +203,9 @@ impl<'a> Making<'a> {
         let path = self.dir.real_path()?;
         let dir = Dir::of(self.dir.into(), &path);
         let root = path.join(ROOT);
-        let checkout = Checkout { dir, path, root, state, image: image.clone(), layers: self.layers };
-        match checkout.settle_in() {
+        let (layers, lower) = (self.layers, self.lower);
+        let checkout = Checkout { dir, path, root, state, image: image.clone(), layers, lower };
+        match checkout.register().and_then(|()| checkout.mount_if_allowed()) {
             Ok(()) => Ok(checkout),
             Err(error) => {
                 // After an error there is nothing new; the first one is the one to tell of.

@@ -7,6 +7,7 @@
 //!
 //! * [`Checkout`] is a working copy.
 //! * [`CheckoutMode`] is how it comes by its files, and [`CheckoutOptions`] say that and more.
+//! * [`OpenOptions`] say how a working copy is opened again.
 //! * [`MountOptions`] are what overlayfs has to be told where this process may not mount.
 //! * [`CommitOptions`] say what the new image is to say of itself.
 //!
@@ -45,11 +46,13 @@
 mod changes;
 mod commit;
 mod index;
+mod lower;
 mod make;
 mod mount;
 mod options;
 mod state;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -67,14 +70,23 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::fs::aside;
+use crate::fs::aside::is_mount;
 use crate::fs::descent::Descent;
 use crate::fs::dir::Dir;
 use crate::fs::lock::Locked;
 use crate::fs::lock::Sharing;
+use crate::fs::mount::mounts_at_or_below;
+use crate::fs::mount::mounts_below;
 use crate::fs::rooted::Inode;
+use crate::fs::trust::TrustedPaths;
+use crate::fs::trust::require_trusted;
 use crate::image::Image;
 use crate::image::UnpackedLayers;
 use crate::store::Store;
+use lower::LowerDirs;
+use lower::trusted_layers;
+use mount::Overlay;
+use mount::OverlayFlags;
 use state::STATE;
 use state::State;
 
@@ -82,6 +94,7 @@ pub use commit::CommitOptions;
 pub use mount::MountOptions;
 pub use options::CheckoutMode;
 pub use options::CheckoutOptions;
+pub use options::OpenOptions;
 
 const ROOT: &str = "root";
 const UPPER: &str = "upper";
@@ -107,11 +120,13 @@ pub struct Checkout {
     state: State,
     image: Image,
     layers: UnpackedLayers,
+    lower: LowerDirs,
 }
 
 impl Checkout {
-    /// Opens a working copy that was made before, by this process or another. Where overlayfs is not mounted any more,
-    /// as after a restart of the machine, it is mounted again if this process may.
+    /// Opens a working copy that was made before, by this process or another. Nothing is mounted: if the tree was
+    /// unmounted, as after a restart of the machine, [`changes`](Checkout::changes), [`commit`](Checkout::commit) and
+    /// [`discard`](Checkout::discard) work all the same, and [`mount`](Checkout::mount) mounts it again.
     ///
     /// ```no_run
     /// # fn example() -> layercake::Result<()> {
@@ -123,46 +138,70 @@ impl Checkout {
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::InvalidCheckout`]: the directory is no working copy, or what it says of itself is damaged.
+    /// Those of [`open_with`](Checkout::open_with).
+    pub fn open(path: impl AsRef<Path>) -> Result<Checkout> {
+        Checkout::open_with(path, &OpenOptions::new())
+    }
+
+    /// Opens a working copy of an image in this store, wherever the store was when the working copy was made.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open_with`](Checkout::open_with).
+    pub fn open_in(store: &Store, path: impl AsRef<Path>) -> Result<Checkout> {
+        Checkout::open_with(path, &OpenOptions::new().store(store))
+    }
+
+    /// Opens a working copy with options.
+    ///
+    /// Another user can write a directory that looks like a working copy, and have root read, mount and delete what it
+    /// names (CVE-2022-24765, git's `safe.directory`). Therefore these must belong to the user of this process or to root,
+    /// and no other user may be able to write to them: the directory of the working copy, its state file, the directories
+    /// `work` and `base`, the store that it names, the store's folder of unpacked layers, and the directories between these
+    /// two. Each is checked through the descriptor that is used from then on. The directories above may be anything. The
+    /// directories `root` and `upper`, and those of the layers, have the owner and the mode of the image's root; they are
+    /// reached through the directories that were checked, without following links.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::Untrusted`]: another user owns one of these, or may write to it; [`OpenOptions::trust`] trusts it
+    ///   all the same.
+    /// * [`ErrorKind::InvalidCheckout`]: the directory is not a working copy, or what it says of itself is damaged.
     /// * [`ErrorKind::UnsupportedVersion`]: a newer version of this crate made it.
     /// * Those of [`Store::open`] and [`Store::image_at`]: its store is not where it was, or lacks its image;
-    ///   [`open_in`](Checkout::open_in) says where the store is now.
+    ///   [`OpenOptions::store`] says where the store is now.
     /// * [`ErrorKind::Io`]: there is no such directory, or it cannot be read.
-    pub fn open(path: impl AsRef<Path>) -> Result<Checkout> {
+    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Checkout> {
         let path = path.as_ref();
         let open = || {
-            let state = State::read(&Dir::open(path)?)?;
-            Checkout::open_state(path, &Store::open(state.store_path())?)
+            let dir = Dir::open(path)?;
+            let state = State::read(&dir, &options.trusted)?;
+            for name in [WORK, BASE] {
+                require_trusted_dir(&dir, name, &options.trusted)?;
+            }
+            let store = match &options.store {
+                Some(store) => store.clone(),
+                None => Store::open(state.store_path())?,
+            };
+            Checkout::open_state(dir, state, &store, options)
         };
         open().context(|| format!("open working copy {}", path.display()))
     }
 
-    /// The same, of an image in this store, wherever it was when the working copy was made.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`open`](Checkout::open).
-    pub fn open_in(store: &Store, path: impl AsRef<Path>) -> Result<Checkout> {
-        let path = path.as_ref();
-        Checkout::open_state(path, store).context(|| format!("open working copy {}", path.display()))
-    }
-
-    fn open_state(path: &Path, store: &Store) -> Result<Checkout> {
-        let dir = Dir::open(path)?;
-        let mut state = State::read(&dir)?;
-        // Root may open a working copy of another user, who then owns what is written.
-        let store = &store.trusting_its_owner()?;
-        if state.is_copy(store, &dir)? {
+    fn open_state(dir: Dir, mut state: State, store: &Store, options: &OpenOptions) -> Result<Checkout> {
+        let store = &trusted_store(store, &options.trusted)?;
+        if state.is_copy(store, &dir, &options.trusted)? {
             state.renew_id();
             state.write(&dir, store.durability())?;
         }
         let image = store.image_at(&state.manifest)?;
-        let ownership = state.ownership();
-        let layers = image.held()?.unpacked_layers(&state.folder, &CheckoutOptions::new().to_unpack(&ownership))?;
+        let unpack = CheckoutOptions::new().to_unpack(&state.ownership());
+        let layers = trusted_layers(&image, &state.folder, &unpack, &options.trusted)?;
         let path = dir.real_path()?;
         let dir = Dir::of(dir.into(), &path);
-        let checkout = Checkout { root: path.join(ROOT), dir, path, state, image, layers };
-        checkout.settle_in()?;
+        let lower = LowerDirs::of(&layers, &dir)?;
+        let checkout = Checkout { root: path.join(ROOT), dir, path, state, image, layers, lower };
+        checkout.register()?;
         Ok(checkout)
     }
 
@@ -191,17 +230,33 @@ impl Checkout {
         &self.layers.skipped
     }
 
-    /// Whether the tree is there: always, but for [`CheckoutMode::Overlay`] where nobody mounted it.
+    /// Whether the tree is in [`root`](Checkout::root): always, except for [`CheckoutMode::Overlay`] while it is not
+    /// mounted.
     pub fn is_mounted(&self) -> bool {
         self.mode() != CheckoutMode::Overlay || mount::is_mounted(&self.dir, ROOT)
     }
 
-    /// What overlayfs has to be told to show the tree in [`root`](Checkout::root), for whoever may mount it; none in
-    /// other modes.
+    /// Mounts the tree of a working copy in [`CheckoutMode::Overlay`], if it is not mounted, with the options that it was
+    /// made with: `nosuid` and `nodev`, unless [`allow_setuid`](CheckoutOptions::allow_setuid) or
+    /// [`allow_devices`](CheckoutOptions::allow_devices) was called then. Does nothing in other modes.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::Io`]: the operating system refuses. A process without the right to mount can have
+    ///   [`mount_options`](Checkout::mount_options) mounted by another program.
+    /// * [`ErrorKind::InvalidCheckout`]: another process discarded the working copy.
+    /// * [`ErrorKind::Locked`]: another process is discarding it.
+    pub fn mount(&self) -> Result<()> {
+        let mount = || self.mount_now()?.map_err(|error| Error::io("mount an overlay on", &self.root, error.into()));
+        mount().context(|| format!("mount working copy {}", self.path.display()))
+    }
+
+    /// Returns the options that make overlayfs show the tree in [`root`](Checkout::root), for a program that may mount;
+    /// none in other modes.
     pub fn mount_options(&self) -> Option<MountOptions> {
-        let userxattr = self.state.userxattr;
-        let options =
-            MountOptions { userxattr, ..MountOptions::new(self.lower(), self.path.join(UPPER), self.path.join(WORK)) };
+        let OverlayFlags { userxattr, nosuid, nodev } = self.flags();
+        let (upper, work) = (self.path.join(UPPER), self.path.join(WORK));
+        let options = MountOptions { lower: self.lower.paths(), upper, work, userxattr, nosuid, nodev };
         (self.mode() == CheckoutMode::Overlay).then_some(options)
     }
 
@@ -222,7 +277,7 @@ impl Checkout {
                     mount::unmount(&self.dir, name)?;
                 }
             }
-            if let Some(point) = mount::mounts_below(&self.dir.real_path()?)?.first() {
+            if let Some(point) = mounts_at_or_below(&self.dir.real_path()?)?.first() {
                 let reason = format!("something is mounted on {}", point.display());
                 return Err(ErrorKind::InvalidCheckout { path: self.path.clone(), reason }.into());
             }
@@ -235,13 +290,9 @@ impl Checkout {
         discard().context(|| format!("discard working copy {}", self.path.display()))
     }
 
-    /// The directories of the layers, topmost first; never none.
-    fn lower(&self) -> Vec<PathBuf> {
-        let mut lower: Vec<PathBuf> = self.layers.paths.iter().rev().cloned().collect();
-        if lower.is_empty() {
-            lower.push(self.path.join(BASE));
-        }
-        lower
+    fn flags(&self) -> OverlayFlags {
+        let State { userxattr, setuid, devices, .. } = self.state;
+        OverlayFlags { userxattr, nosuid: !setuid, nodev: !devices }
     }
 
     fn namespace(&self) -> Namespace {
@@ -250,31 +301,50 @@ impl Checkout {
 
     /// The image's tree, as the unpacked layers show it.
     fn base(&self) -> Result<Stack> {
-        Stack::of(&self.lower(), self.namespace())
+        self.lower.stack(self.namespace())
     }
 
-    /// The tree that has at least what changed.
+    /// The tree that has at least what changed. A tree that was mounted in its place is not the working copy's.
     fn changed_tree(&self) -> Result<Descent> {
         let name = if self.mode() == CheckoutMode::Overlay { UPPER } else { ROOT };
+        if mount::is_mounted(&self.dir, name) {
+            let reason = format!("something is mounted on its directory {name}: unmount it");
+            return Err(ErrorKind::InvalidCheckout { path: self.path.clone(), reason }.into());
+        }
         Descent::of(self.dir.dir(name)?.into(), &self.path.join(name))
     }
 
-    /// Tells the store of the working copy, and mounts its tree, unless somebody discards it.
-    fn settle_in(&self) -> Result<()> {
+    /// The mount points in the tree, as paths from its root.
+    fn mounts(&self) -> BTreeSet<Vec<u8>> {
+        self.dir.dir(ROOT).map(mounts_below).unwrap_or_default()
+    }
+
+    /// Tells the store of the working copy, unless it is being discarded.
+    fn register(&self) -> Result<()> {
         let _lock = self.lock(Sharing::Shared)?;
-        self.state.register(self.image.store(), &self.path, &self.layers.chains)?;
-        let Some(options) = self.mount_options() else { return Ok(()) };
-        // Two mounts of one `upper` do what nobody knows. Nothing is ever mounted on this directory, so all lock the same.
-        let work = self.dir.dir(WORK)?;
-        let _mounting = self.wait_for(work, Sharing::Alone)?;
-        if self.is_mounted() {
-            return Ok(());
-        }
-        match options.mount(&self.dir) {
-            // That it may not is no error.
+        self.state.register(self.image.store(), &self.dir, &self.path, &self.layers.chains)
+    }
+
+    /// Mounts the tree of a new working copy. A process without the right to mount leaves it unmounted.
+    fn mount_if_allowed(&self) -> Result<()> {
+        match self.mount_now()? {
             Ok(()) | Err(Errno::PERM | Errno::ACCESS) => Ok(()),
             Err(error) => Err(Error::io("mount an overlay on", &self.root, error.into())),
         }
+    }
+
+    fn mount_now(&self) -> Result<Result<(), Errno>> {
+        let _lock = self.lock(Sharing::Shared)?;
+        if self.mode() != CheckoutMode::Overlay {
+            return Ok(Ok(()));
+        }
+        // Two mounts of one `upper` are undefined. No process mounts on this directory, so all lock the same.
+        let work = self.dir.dir(WORK)?;
+        let _mounting = self.wait_for(work, Sharing::Alone)?;
+        if self.is_mounted() {
+            return Ok(Ok(()));
+        }
+        Ok(Overlay { dir: &self.dir, lower: &self.lower, flags: self.flags() }.mount())
     }
 
     /// Keeps others from discarding the working copy, or from using it.
@@ -299,6 +369,26 @@ impl Checkout {
 
     fn dir_error(&self, what: &str, error: Errno) -> Error {
         Error::io(what, &self.path, error.into())
+    }
+}
+
+/// Refuses a directory of a working copy that another user could change. It need not be there. What is mounted on it has
+/// the attributes of the image.
+fn require_trusted_dir(dir: &Dir, name: &str, trusted: &TrustedPaths) -> Result<()> {
+    match dir.dir(name) {
+        Ok(found) if is_mount(&found) => Ok(()),
+        Ok(found) => trusted.require(&found, found.path()),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the store if it is trusted. Where only the caller's options say so, its owner's private state is believed too.
+fn trusted_store(store: &Store, trusted: &TrustedPaths) -> Result<Store> {
+    trusted.require(store.dir(), store.path())?;
+    match require_trusted(store.dir(), store.path()) {
+        Ok(()) => Ok(store.clone()),
+        Err(_) => store.trusting_its_owner(),
     }
 }
 

@@ -4,13 +4,11 @@ use std::ffi::CString;
 use std::fmt;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
-use rustix::fs::CWD;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -25,6 +23,8 @@ use super::BASE;
 use super::ROOT;
 use super::UPPER;
 use super::WORK;
+use super::lower::LowerDir;
+use super::lower::LowerDirs;
 use crate::error::Error;
 use crate::error::Result;
 use crate::fs::aside::is_mount;
@@ -47,6 +47,7 @@ const PLAIN: [(&str, &str); 3] = [("redirect_dir", "nofollow"), ("metacopy", "of
 /// # let options = layercake::checkout::MountOptions::new(layers.to_vec(), "/w/upper", "/w/work");
 /// let text = options.to_string();
 /// assert!(text.starts_with("lowerdir=/l/2:/l/1,upperdir=/w/upper,workdir=/w/work,"));
+/// assert!(text.ends_with(",nosuid,nodev"));
 /// ```
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,37 +60,57 @@ pub struct MountOptions {
     pub work: PathBuf,
     /// Whether overlayfs' own attributes are `user.overlay.*`, as they are where the files are not root's.
     pub userxattr: bool,
+    /// Whether setuid bits and file capabilities have no effect. Default: true.
+    pub nosuid: bool,
+    /// Whether device files cannot be opened. Default: true.
+    pub nodev: bool,
 }
 
 impl MountOptions {
-    /// Options for layers that root unpacked.
+    /// Options for layers that root unpacked, with the defaults.
     pub fn new(lower: Vec<PathBuf>, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> MountOptions {
-        MountOptions { lower, upper: upper.into(), work: work.into(), userxattr: false }
+        MountOptions { lower, upper: upper.into(), work: work.into(), userxattr: false, nosuid: true, nodev: true }
     }
+}
 
-    /// Mounts the tree of the working copy in `dir`. Its directories are found from there, and links in their place are
-    /// not followed, whatever the paths say.
-    pub(super) fn mount(&self, dir: &Dir) -> Result<(), Errno> {
-        let (upper, work) = (place(dir, UPPER)?, place(dir, WORK)?);
-        let mut lower = self.lower.clone();
-        let mut base = None;
+/// A mount of overlayfs, as it is for one working copy.
+pub(super) struct Overlay<'a> {
+    /// The directory of the working copy.
+    pub(super) dir: &'a Dir,
+    pub(super) lower: &'a LowerDirs,
+    pub(super) flags: OverlayFlags,
+}
+
+/// How an overlay is mounted, whatever its directories are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OverlayFlags {
+    pub(super) userxattr: bool,
+    pub(super) nosuid: bool,
+    pub(super) nodev: bool,
+}
+
+impl Overlay<'_> {
+    /// Mounts the tree. Its directories are opened from the descriptors that were checked, and links in their place are
+    /// not followed.
+    pub(super) fn mount(&self) -> Result<(), Errno> {
+        let (upper, work) = (place(self.dir, UPPER)?, place(self.dir, WORK)?);
+        let mut lower = self.lower.places();
         if lower.len() > MAX_LOWER {
             // A mount without `upper` is one of two layers at least.
             let below = lower.split_off(MAX_LOWER.min(lower.len() - 2));
-            let under = place(dir, BASE)?;
+            let under = place(self.dir, BASE)?;
             if !is_mount(&under) {
-                attach(&under, &below, None, self.userxattr)?;
+                attach(&under, &below, None, self.flags)?;
             }
-            lower.push(handle(base.insert(place(dir, BASE)?).as_fd()).into());
+            lower.push(LowerDir { above: self.dir, name: BASE });
         }
-        attach(&place(dir, ROOT)?, &lower, Some((&upper, &work)), self.userxattr)
+        attach(&place(self.dir, ROOT)?, &lower, Some((&upper, &work)), self.flags)
     }
 
     /// Whether this could be mounted. Nothing is, so nothing stays if this process is killed.
-    pub(super) fn try_out(&self, dir: &Dir) -> Result<(), Errno> {
-        let lower = self.lower.first().ok_or(Errno::INVAL)?;
-        let lower = rustix::fs::openat(CWD, lower, DIRECTORY, Mode::empty())?;
-        let (upper, work) = (place(dir, UPPER)?, place(dir, WORK)?);
+    pub(super) fn try_out(&self) -> Result<(), Errno> {
+        let lower = self.lower.places().first().ok_or(Errno::INVAL)?.open()?;
+        let (upper, work) = (place(self.dir, UPPER)?, place(self.dir, WORK)?);
         let overlay = match rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
             // Linux before 5.2: it is seen when it is done.
             Err(Errno::NOSYS) => return Ok(()),
@@ -98,7 +119,7 @@ impl MountOptions {
         for (key, fd) in [("lowerdir", &lower), ("upperdir", &upper), ("workdir", &work)] {
             rustix::mount::fsconfig_set_string(&overlay, key, handle(fd.as_fd()))?;
         }
-        set_others(&overlay, self.userxattr)?;
+        set_others(&overlay, self.flags.userxattr)?;
         rustix::mount::fsconfig_create(&overlay)
     }
 }
@@ -114,7 +135,8 @@ impl fmt::Display for MountOptions {
         let [upper, work] = [&self.upper, &self.work].map(|path| escaped(path, &[',', '\\']));
         write!(f, "lowerdir={},upperdir={upper},workdir={work}", lower.join(":"))?;
         PLAIN.iter().try_for_each(|(name, value)| write!(f, ",{name}={value}"))?;
-        if self.userxattr { f.write_str(",userxattr") } else { Ok(()) }
+        let flags = [(self.userxattr, ",userxattr"), (self.nosuid, ",nosuid"), (self.nodev, ",nodev")];
+        flags.iter().filter(|(is_set, _)| *is_set).try_for_each(|(_, text)| f.write_str(text))
     }
 }
 
@@ -129,41 +151,55 @@ fn escaped(path: &Path, special: &[char]) -> String {
     text
 }
 
-/// Mounts layers, topmost first, with directories for what changes or without.
+/// Mounts lower directories, topmost first, with directories for what changes or without.
 fn attach(
     target: &OwnedFd,
-    lower: &[PathBuf],
+    lower: &[LowerDir<'_>],
     upper: Option<(&OwnedFd, &OwnedFd)>,
-    userxattr: bool,
+    flags: OverlayFlags,
 ) -> Result<(), Errno> {
-    match attach_by_parts(target, lower, upper, userxattr) {
+    match attach_by_parts(target, lower, upper, flags) {
         // Linux before 6.5 takes all layers as one text; a part may have 255 bytes.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NAMETOOLONG) => attach_at_once(target, lower, upper, userxattr),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NAMETOOLONG) => attach_at_once(target, lower, upper, flags),
         result => result,
     }
 }
 
 fn attach_by_parts(
     target: &OwnedFd,
-    lower: &[PathBuf],
+    lower: &[LowerDir<'_>],
     upper: Option<(&OwnedFd, &OwnedFd)>,
-    userxattr: bool,
+    flags: OverlayFlags,
 ) -> Result<(), Errno> {
     let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |name: &str, value: &[u8]| rustix::mount::fsconfig_set_string(&overlay, name, value);
     set("source", b"layercake")?;
-    for path in lower {
-        set("lowerdir+", path.as_os_str().as_bytes())?;
+    for place in lower {
+        add_lower(&overlay, &place.open()?)?;
     }
     if let Some((upper, work)) = upper {
         set("upperdir", handle(upper.as_fd()).as_bytes())?;
         set("workdir", handle(work.as_fd()).as_bytes())?;
     }
-    set_others(&overlay, userxattr)?;
+    set_others(&overlay, flags.userxattr)?;
     rustix::mount::fsconfig_create(&overlay)?;
-    let mounted = rustix::mount::fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(&mounted, "", target, "", flags)
+    let mut attributes = MountAttrFlags::empty();
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, flags.nosuid);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, flags.nodev);
+    let mounted = rustix::mount::fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let move_flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(&mounted, "", target, "", move_flags)
+}
+
+/// Adds a lower directory by its descriptor (Linux 6.13), or by a path to that. Only the first shows in the table of
+/// mounts where the directory lies.
+fn add_lower(overlay: &OwnedFd, directory: &OwnedFd) -> Result<(), Errno> {
+    match rustix::mount::fsconfig_set_fd(overlay, "lowerdir+", directory) {
+        Err(Errno::INVAL | Errno::BADF) => {
+            rustix::mount::fsconfig_set_string(overlay, "lowerdir+", handle(directory.as_fd()))
+        }
+        result => result,
+    }
 }
 
 fn set_others(overlay: &OwnedFd, userxattr: bool) -> Result<(), Errno> {
@@ -176,12 +212,11 @@ fn set_others(overlay: &OwnedFd, userxattr: bool) -> Result<(), Errno> {
 /// All options have to fit on a page, so that they name descriptors, not paths.
 fn attach_at_once(
     target: &OwnedFd,
-    lower: &[PathBuf],
+    lower: &[LowerDir<'_>],
     upper: Option<(&OwnedFd, &OwnedFd)>,
-    userxattr: bool,
+    flags: OverlayFlags,
 ) -> Result<(), Errno> {
-    let open = |path: &Path| rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty());
-    let lower: Vec<OwnedFd> = lower.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
+    let lower: Vec<OwnedFd> = lower.iter().map(|place| place.open()).collect::<Result<_, _>>()?;
     let name = |fd: &OwnedFd| handle(fd.as_fd());
     let mut options = format!("lowerdir={}", lower.iter().map(name).collect::<Vec<_>>().join(":"));
     if let Some((upper, work)) = upper {
@@ -190,11 +225,14 @@ fn attach_at_once(
     for (key, value) in PLAIN {
         options += &format!(",{key}={value}");
     }
-    if userxattr {
+    if flags.userxattr {
         options += ",userxattr";
     }
     let options = CString::new(options).map_err(|_| Errno::INVAL)?;
-    rustix::mount::mount("layercake", name(target), "overlay", MountFlags::empty(), options.as_c_str())
+    let mut mount_flags = MountFlags::empty();
+    mount_flags.set(MountFlags::NOSUID, flags.nosuid);
+    mount_flags.set(MountFlags::NODEV, flags.nodev);
+    rustix::mount::mount("layercake", name(target), "overlay", mount_flags, options.as_c_str())
 }
 
 /// Whether something is mounted on a directory of a working copy.
@@ -216,35 +254,6 @@ pub(super) fn unmount(dir: &Dir, name: &str) -> Result<()> {
     }
 }
 
-/// What is mounted on directories below one, as this process sees it (proc(5), `mountinfo`).
-pub(super) fn mounts_below(directory: &Path) -> Result<Vec<PathBuf>> {
-    const TABLE: &str = "/proc/self/mountinfo";
-    let table = std::fs::read(TABLE).map_err(|error| Error::io("read", Path::new(TABLE), error))?;
-    let points = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-    let points = points.map(|point| crate::fs::to_path(&unescaped(point)));
-    Ok(points.filter(|point| point.starts_with(directory)).collect())
-}
-
-/// Blanks and some other characters are written as `\` and three octal digits.
-fn unescaped(text: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|digits| *first == b'\\' && digits.iter().all(|d| (b'0'..b'8').contains(d)));
-        match digits {
-            Some(digits) => {
-                bytes.push(digits.iter().fold(0_u8, |byte, digit| byte.wrapping_mul(8).wrapping_add(digit - b'0')));
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,13 +263,7 @@ mod tests {
         let mut options = MountOptions::new(vec!["/a:b".into(), "/c,d".into()], "/u:p\\", "/w,k");
         options.userxattr = true;
         let expected = "lowerdir=/a\\:b:/c\\,d,upperdir=/u:p\\\\,workdir=/w\\,k,\
-                        redirect_dir=nofollow,metacopy=off,index=off,userxattr";
+                        redirect_dir=nofollow,metacopy=off,index=off,userxattr,nosuid,nodev";
         assert_eq!(options.to_string(), expected);
-    }
-
-    #[test]
-    fn mount_points_are_read_as_the_kernel_writes_them() {
-        assert_eq!(unescaped(b"/a\\040b\\134c\\"), b"/a b\\c\\");
-        assert_eq!(mounts_below(Path::new("/proc")).unwrap().first().map(PathBuf::as_path), Some(Path::new("/proc")));
     }
 }

@@ -1,6 +1,7 @@
 //! How working copies are made.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -13,6 +14,8 @@ use crate::error::Error;
 use crate::event::Cancel;
 use crate::event::Observer;
 use crate::event::Silent;
+use crate::fs::trust::TrustedPaths;
+use crate::store::Store;
 
 /// How a working copy comes by its files. In none of the ways does a change reach the image, or another working copy.
 #[non_exhaustive]
@@ -57,7 +60,7 @@ impl FromStr for CheckoutMode {
 }
 
 /// How a working copy is made. The default takes the first mode that this machine can do, in their order, and keeps
-/// owners if the process is root's.
+/// owners if this process can ([`Ownership::available`]).
 ///
 /// ```
 /// use layercake::checkout::{CheckoutMode, CheckoutOptions};
@@ -72,6 +75,9 @@ pub struct CheckoutOptions<'a> {
     pub(super) limits: Limits,
     pub(super) cancel: Cancel,
     pub(super) observer: &'a dyn Observer,
+    pub(super) setuid: bool,
+    pub(super) devices: bool,
+    pub(super) trusted: TrustedPaths,
 }
 
 impl<'a> CheckoutOptions<'a> {
@@ -84,6 +90,9 @@ impl<'a> CheckoutOptions<'a> {
             limits: Limits::default(),
             cancel: Cancel::new(),
             observer: &Silent,
+            setuid: false,
+            devices: false,
+            trusted: TrustedPaths::default(),
         }
     }
 
@@ -93,8 +102,7 @@ impl<'a> CheckoutOptions<'a> {
         CheckoutOptions { mode: Some(mode), ..self }
     }
 
-    /// Whose the files will be. [`Ownership::Preserve`] if the process is root's, else
-    /// [`Ownership::CurrentUser`], unless this is called.
+    /// The owners of the files. Default: [`Ownership::available`].
     #[must_use = "the options are returned"]
     pub fn ownership(self, ownership: Ownership) -> Self {
         CheckoutOptions { ownership: Some(ownership), ..self }
@@ -126,12 +134,32 @@ impl<'a> CheckoutOptions<'a> {
         CheckoutOptions { observer, ..self }
     }
 
+    /// Whether setuid bits and file capabilities have an effect where the tree is mounted. Default: false, the mount has
+    /// the option `nosuid`.
+    ///
+    /// Only [`CheckoutMode::Overlay`] mounts. In the other modes the directory of the working copy alone, which no other
+    /// user may enter, keeps other users from running programs of the image as root.
+    #[must_use = "the options are returned"]
+    pub fn allow_setuid(self, allow: bool) -> Self {
+        CheckoutOptions { setuid: allow, ..self }
+    }
+
+    /// Whether device files can be opened where the tree is mounted. Default: false, the mount has the option `nodev`.
+    #[must_use = "the options are returned"]
+    pub fn allow_devices(self, allow: bool) -> Self {
+        CheckoutOptions { devices: allow, ..self }
+    }
+
+    /// Trusts a directory of the image's store, and all that lies below it, although another user owns it or may write
+    /// to it. The path may not lead through symbolic links. See [`OpenOptions::trust`].
+    #[must_use = "the options are returned"]
+    pub fn trust(mut self, path: impl AsRef<Path>) -> Self {
+        self.trusted.add(path.as_ref());
+        self
+    }
+
     pub(super) fn ownership_here(&self) -> Ownership {
-        let default = || {
-            let is_root = rustix::process::geteuid().is_root();
-            if is_root { Ownership::Preserve } else { Ownership::CurrentUser }
-        };
-        self.ownership.clone().unwrap_or_else(default)
+        self.ownership.clone().unwrap_or_else(Ownership::available)
     }
 
     pub(super) fn to_unpack(&self, ownership: &Ownership) -> Options<'a> {
@@ -157,6 +185,48 @@ impl fmt::Debug for CheckoutOptions<'_> {
             .field("ownership", &self.ownership)
             .field("strict", &self.strict)
             .field("limits", &self.limits)
+            .field("setuid", &self.setuid)
+            .field("devices", &self.devices)
             .finish_non_exhaustive()
+    }
+}
+
+/// How a working copy is opened that was made before. The default takes the store that the working copy names, and
+/// trusts nothing that another user could change.
+///
+/// ```
+/// use layercake::checkout::OpenOptions;
+///
+/// let options = OpenOptions::new().trust("/home/alice/work").trust("/home/alice/store");
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    pub(super) store: Option<Store>,
+    pub(super) trusted: TrustedPaths,
+}
+
+impl OpenOptions {
+    /// The default.
+    pub fn new() -> OpenOptions {
+        OpenOptions::default()
+    }
+
+    /// The store of the image, wherever it was when the working copy was made.
+    #[must_use = "the options are returned"]
+    pub fn store(self, store: &Store) -> Self {
+        OpenOptions { store: Some(store.clone()), ..self }
+    }
+
+    /// Trusts a directory, and all that lies below it, although another user owns it or may write to it: the directory
+    /// of a working copy, or a store. It is git's `safe.directory`. The path may not lead through symbolic links; the
+    /// error [`ErrorKind::Untrusted`](crate::ErrorKind::Untrusted) has the path to trust.
+    ///
+    /// Its owner decides what the tree shows, and which store of this user or of root is read. Do not
+    /// [mount](super::Checkout::mount) a tree that its owner could reach: setuid files and private files of other images
+    /// would be open to that user.
+    #[must_use = "the options are returned"]
+    pub fn trust(mut self, path: impl AsRef<Path>) -> Self {
+        self.trusted.add(path.as_ref());
+        self
     }
 }

@@ -1,13 +1,15 @@
 //! What a working copy knows of itself, in a file beside its root.
 
+use std::io::Read;
+use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::Serialize;
-use serde_json::json;
 
 use super::CheckoutMode;
+use super::CheckoutOptions;
 use crate::changeset::IdMap;
 use crate::changeset::Namespace;
 use crate::changeset::Ownership;
@@ -22,8 +24,10 @@ use crate::fs::dir::Dir;
 use crate::fs::path_of_text;
 use crate::fs::path_to_text;
 use crate::fs::rooted::Inode;
+use crate::fs::trust::TrustedPaths;
 use crate::image::folder_of;
 use crate::store::Durability;
+use crate::store::NewCheckout;
 use crate::store::Store;
 
 pub(super) const STATE: &str = "checkout.json";
@@ -44,6 +48,12 @@ pub(super) struct State {
     pub(super) folder: String,
     /// Whether overlayfs' attributes are the user's.
     pub(super) userxattr: bool,
+    /// Whether the tree is mounted without `nosuid`.
+    #[serde(default)]
+    pub(super) setuid: bool,
+    /// Whether the tree is mounted without `nodev`.
+    #[serde(default)]
+    pub(super) devices: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +70,9 @@ impl State {
         store: &Path,
         root: &Descriptor,
         manifest: &Descriptor,
-        ownership: &Ownership,
+        options: &CheckoutOptions<'_>,
     ) -> State {
+        let ownership = &options.ownership_here();
         let owners = match ownership {
             Ownership::Preserve => Owners::Preserve,
             Ownership::CurrentUser => Owners::CurrentUser,
@@ -73,15 +84,25 @@ impl State {
         let (store, root, manifest) =
             (path_to_text(store.as_os_str().as_encoded_bytes()), root.clone(), manifest.clone());
         let (folder, userxattr) = (folder_of(ownership), Namespace::of(ownership) == Namespace::User);
-        State { version: VERSION, id, mode, store, root, manifest, owners, folder, userxattr }
+        let (setuid, devices) = (options.setuid, options.devices);
+        State { version: VERSION, id, mode, store, root, manifest, owners, folder, userxattr, setuid, devices }
     }
 
-    pub(super) fn read(dir: &Dir) -> Result<State> {
+    /// Reads the state of a working copy, unless another user could change it.
+    pub(super) fn read(dir: &Dir, trusted: &TrustedPaths) -> Result<State> {
         let invalid = |reason: String| ErrorKind::InvalidCheckout { path: dir.path().to_owned(), reason };
         if dir.stat(STATE)?.is_none() {
             return Err(invalid(format!("it has no {STATE}")).into());
         }
-        let bytes = dir.read(STATE, Limit::DocumentSize, MAX_STATE)?;
+        let file = dir.file(STATE)?;
+        trusted.require(dir, dir.path())?;
+        trusted.require(&file, &dir.path().join(STATE))?;
+        let mut bytes = Vec::new();
+        let read = file.take(MAX_STATE + 1).read_to_end(&mut bytes);
+        read.map_err(|error| Error::io("read", &dir.path().join(STATE), error))?;
+        if bytes.len() as u64 > MAX_STATE {
+            return Err(Error::limit(Limit::DocumentSize, MAX_STATE));
+        }
         let version: Version = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
         if version.version != VERSION {
             let found = version.version.to_string();
@@ -112,56 +133,33 @@ impl State {
     }
 
     /// Tells the store of the working copy, so that what it needs is not collected.
-    pub(super) fn register(&self, store: &Store, dir: &Path, chains: &[Digest]) -> Result<()> {
-        let record = json!({
-            "id": self.id, "dir": path_to_text(dir.as_os_str().as_encoded_bytes()), "root": self.root, "manifest": self.manifest,
-            "owners": self.folder, "chains": chains,
-        });
-        let text = record.to_string();
-        if self.record(store)?.is_some_and(|found| found == text.as_bytes()) {
-            return Ok(());
-        }
-        store.keep_checkout(&self.record_name(), text.as_bytes())
+    pub(super) fn register(&self, store: &Store, dir: &Dir, path: &Path, chains: &[Digest]) -> Result<()> {
+        let State { id, root, manifest, folder, .. } = self;
+        store.register_checkout(&NewCheckout { id, path, root, manifest, owners: folder, chains }, dir, STATE)
     }
 
     /// Tells it that there is none any more. A record of one that lies elsewhere stays.
-    pub(super) fn forget(&self, store: &Store, dir: &Path) -> Result<()> {
-        match self.registered(store)? {
-            Some(found) if found != dir => Ok(()),
-            _ => store.checkouts_dir()?.remove(&self.record_name()),
+    pub(super) fn forget(&self, store: &Store, path: &Path) -> Result<()> {
+        match store.registered_checkout(&self.id)? {
+            Some(found) if found != path => Ok(()),
+            _ => store.unregister_checkout(&self.id),
         }
     }
 
     /// Whether the working copy that the store knows is there still and is another directory.
-    pub(super) fn is_copy(&self, store: &Store, dir: &Dir) -> Result<bool> {
-        let Some(path) = self.registered(store)? else { return Ok(false) };
+    pub(super) fn is_copy(&self, store: &Store, dir: &Dir, trusted: &TrustedPaths) -> Result<bool> {
+        if store.has_other_checkout(&self.id, dir, STATE)? {
+            return Ok(true);
+        }
+        let Some(path) = store.registered_checkout(&self.id)? else { return Ok(false) };
         let Ok(found) = Dir::open(&path) else { return Ok(false) };
         let inode = |dir: &Dir| rustix::fs::fstat(dir).map(|stat| Inode::of(&stat)).ok();
-        Ok(inode(&found) != inode(dir) && State::read(&found).is_ok_and(|state| state.id == self.id))
+        Ok(inode(&found) != inode(dir) && State::read(&found, trusted).is_ok_and(|state| state.id == self.id))
     }
 
     /// Makes it a working copy of its own.
     pub(super) fn renew_id(&mut self) {
         self.id = new_id();
-    }
-
-    fn record(&self, store: &Store) -> Result<Option<Vec<u8>>> {
-        match store.checkouts_dir()?.read(&self.record_name(), Limit::DocumentSize, MAX_STATE) {
-            Ok(record) => Ok(Some(record)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Where the store knows it to be; nowhere if the record is damaged.
-    fn registered(&self, store: &Store) -> Result<Option<PathBuf>> {
-        let Some(text) = self.record(store)? else { return Ok(None) };
-        let record: Option<Record> = serde_json::from_slice(&text).ok();
-        Ok(record.map(|record| decoded(&record.dir)))
-    }
-
-    fn record_name(&self) -> String {
-        format!("{}.json", self.id)
     }
 
     /// Fails unless what becomes names of files was made here.
@@ -170,19 +168,18 @@ impl State {
         if self.id.len() != 32 || !is_plain(&self.id) {
             return Err("its id is none");
         }
-        if is_plain(&self.folder) { Ok(()) } else { Err("its layers lie nowhere") }
+        if !is_plain(&self.folder) {
+            return Err("its layers lie nowhere");
+        }
+        let store = self.store_path();
+        let is_clean = store.is_absolute() && store.components().all(|part| part != Component::ParentDir);
+        if is_clean { Ok(()) } else { Err("the path of its store is not absolute, or has \"..\" in it") }
     }
 }
 
 #[derive(Deserialize)]
 struct Version {
     version: u32,
-}
-
-/// What the store has of a working copy, as far as it is asked for here.
-#[derive(Deserialize)]
-struct Record {
-    dir: String,
 }
 
 fn new_id() -> String {

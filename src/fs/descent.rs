@@ -1,7 +1,8 @@
 //! The way down a tree and up again, for reading what may change meanwhile.
 //!
 //! A [`Descent`] stands in one directory. It goes to a child that is a directory and no link, and back to where it
-//! came from, which is known by its inode. Nothing is opened but directories and regular files.
+//! came from, which is known by its inode. Nothing is opened but directories and regular files. It does not cross mount
+//! points: on the way through an image's tree there would be the host's files.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -13,17 +14,21 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::AtFlags;
 use rustix::fs::CWD;
 use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
+use rustix::fs::ResolveFlags;
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::fs::aside::is_mount;
 use crate::fs::remove::handle;
 use crate::fs::rooted::Inode;
 use crate::memory::MemoryBudget;
@@ -48,6 +53,10 @@ pub(crate) struct Descent {
     kept: usize,
     /// The memory that a list of names may take; no limit if there is none.
     memory: Option<MemoryBudget>,
+    /// Whether mount points are crossed.
+    crosses_mounts: bool,
+    /// Whether the kernel, or a sandbox, lacks `openat2`.
+    lacks_openat2: AtomicBool,
 }
 
 /// The memory that the names in a directory take.
@@ -78,6 +87,8 @@ impl Descent {
             open: VecDeque::from([fd]),
             kept: KEPT,
             memory: None,
+            crosses_mounts: false,
+            lacks_openat2: AtomicBool::new(false),
         })
     }
 
@@ -89,6 +100,23 @@ impl Descent {
     /// The same with so many directories open at most, where there are many trees.
     pub(crate) fn keeping(self, kept: usize) -> Descent {
         Descent { kept: kept.clamp(1, KEPT), ..self }
+    }
+
+    /// Crosses mount points: for what the caller named itself.
+    pub(crate) fn crossing_mounts(self) -> Descent {
+        Descent { crosses_mounts: true, ..self }
+    }
+
+    /// Opens what has a name in here, unless something is mounted on it.
+    fn open_here(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        if !self.crosses_mounts && !self.lacks_openat2.load(Ordering::Relaxed) {
+            match rustix::fs::openat2(self.fd(), name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
+                Err(Errno::NOSYS | Errno::PERM) => self.lacks_openat2.store(true, Ordering::Relaxed),
+                opened => return opened,
+            }
+        }
+        let fd = rustix::fs::openat(self.fd(), name, flags, Mode::empty())?;
+        if self.crosses_mounts || !is_mount(&fd) { Ok(fd) } else { Err(Errno::XDEV) }
     }
 
     /// The clean path of this directory from the root.
@@ -108,7 +136,7 @@ impl Descent {
     /// Goes to the directory `name` in here.
     pub(crate) fn enter(&mut self, name: &[u8]) -> Result<()> {
         let open = || {
-            let fd = rustix::fs::openat(self.fd(), name, LISTED, Mode::empty())?;
+            let fd = self.open_here(name, LISTED)?;
             let inode = Inode::of(&rustix::fs::fstat(&fd)?);
             Ok((fd, inode))
         };
@@ -178,7 +206,7 @@ impl Descent {
     /// it is, because that may hang, or set a device going.
     pub(crate) fn file(&self, name: &[u8], seen: &Stat) -> Result<(File, Stat)> {
         let open = || {
-            let place = rustix::fs::openat(self.fd(), name, PLACE, Mode::empty())?;
+            let place = self.open_here(name, PLACE)?;
             let stat = rustix::fs::fstat(&place)?;
             if !FileType::from_raw_mode(stat.st_mode).is_file() || Inode::of(&stat) != Inode::of(seen) {
                 return Ok(None);
@@ -198,7 +226,11 @@ impl Descent {
     }
 
     pub(crate) fn error(&self, what: &str, name: &[u8], error: Errno) -> Error {
-        Error::io(what, &self.outside(name), error.into())
+        let error = match error {
+            Errno::XDEV => io::Error::new(io::ErrorKind::CrossesDevices, "something is mounted on it"),
+            error => error.into(),
+        };
+        Error::io(what, &self.outside(name), error)
     }
 
     /// The tree did not hold still.

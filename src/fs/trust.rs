@@ -6,7 +6,9 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::path::PathBuf;
 
+use rustix::fs::CWD;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::Stat;
@@ -15,6 +17,7 @@ use rustix::io::Errno;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::fs::remove::handle;
 use crate::fs::rooted::Inode;
 
 /// The bits that let the group or others write. The group bits also show an access control list that does so.
@@ -74,6 +77,32 @@ fn is_below_open_ones(directory: impl AsFd) -> Result<bool, Errno> {
     Ok(false)
 }
 
+/// Directories that the caller trusts, and all that lies below them, although another user could change it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TrustedPaths(Vec<PathBuf>);
+
+impl TrustedPaths {
+    /// Adds a directory. Symbolic links on the way to it are not followed: another user could have made them.
+    pub(crate) fn add(&mut self, path: &Path) {
+        self.0.extend(std::path::absolute(path));
+    }
+
+    /// Refuses an open file or directory as [`require_trusted`] does, unless it lies in a directory that is trusted.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Untrusted`], with the path that [`add`](TrustedPaths::add) takes.
+    pub(crate) fn require(&self, file: impl AsFd, path: &Path) -> Result<()> {
+        let refused = match require_trusted(&file, path) {
+            Err(error) if matches!(error.kind(), ErrorKind::Untrusted { .. }) => error,
+            result => return result,
+        };
+        let real = rustix::fs::readlinkat(CWD, handle(file.as_fd()), Vec::new());
+        let Ok(real) = real.map(|real| crate::fs::to_path(real.as_bytes())) else { return Err(refused) };
+        if self.0.iter().any(|trusted| real.starts_with(trusted)) { Ok(()) } else { require_trusted(file, &real) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -106,6 +135,23 @@ mod tests {
         }
         std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o700)).unwrap();
         assert!(!is_open_to_others(File::open(&below).unwrap()));
+    }
+
+    #[test]
+    fn directory_is_trusted_where_the_caller_says_so() {
+        let scratch = tempfile::tempdir().unwrap();
+        let below = scratch.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        std::fs::set_permissions(&below, Permissions::from_mode(0o777)).unwrap();
+        std::os::unix::fs::symlink(&below, scratch.path().join("link")).unwrap();
+        for (path, trusted) in
+            [("", true), ("below", true), (".", true), ("bel", false), ("below/deeper", false), ("link", false)]
+        {
+            let mut paths = TrustedPaths::default();
+            paths.add(&scratch.path().join(path));
+            let checked = paths.require(File::open(&below).unwrap(), &below);
+            assert_eq!(checked.is_ok(), trusted, "{path}: {checked:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::fs::FileType;
@@ -61,9 +60,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The unpacked layers of an image. They stay for as long as this is there.
 #[derive(Debug)]
 pub(crate) struct UnpackedLayers {
-    /// Their directories, base first.
-    pub(crate) paths: Vec<PathBuf>,
-    /// The stacks that they are the top of, base first.
+    /// The folder that they lie in.
+    pub(crate) dir: Dir,
+    /// The stacks that they are the top of, base first. Each has a directory of its name.
     pub(crate) chains: Vec<Digest>,
     /// What could not be unpacked, and why.
     pub(crate) skipped: Vec<Skipped>,
@@ -105,8 +104,6 @@ impl Image {
                 found
             };
         }
-        let real = dir.real_path()?;
-        let paths = chains.iter().map(|chain| real.join(chain.hex().to_string())).collect();
         let (records, locked): (Vec<Record>, Vec<Locked<File>>) = known.records.into_iter().unzip();
         let skipped: Vec<Skipped> = records.into_iter().flat_map(|record| record.skipped).collect();
         if options.strict
@@ -114,7 +111,7 @@ impl Image {
         {
             return Err(Error::from(ErrorKind::NotApplied { what: vec![first.to_string()] }));
         }
-        Ok(UnpackedLayers { paths, chains, skipped, records: locked })
+        Ok(UnpackedLayers { dir, chains, skipped, records: locked })
     }
 
     /// Unpacks the layers above those that are.

@@ -194,7 +194,9 @@ impl<'a> Gc<'a> {
     }
 
     fn mark(&mut self) -> Result<()> {
-        self.marks.records(&self.store, self.options.grace, self.options.expiry, self.now)
+        // A removal deletes what one image led to. Whether a working copy is gone, a collection decides.
+        let grace = if self.options.only.is_some() { Duration::MAX } else { self.options.grace };
+        self.marks.records(&self.store, grace, self.options.expiry, self.now)
     }
 
     fn blobs(&mut self) -> Result<()> {
@@ -325,7 +327,8 @@ impl<'a> Gc<'a> {
         if !self.options.dry_run
             && let Some(dir) = self.store.existing_kept(super::checkouts::CHECKOUTS)?
         {
-            stale.iter().try_for_each(|name| dir.remove(name))?;
+            stale.iter().try_for_each(|id| super::checkouts::remove(&dir, id))?;
+            super::checkouts::remove_lone_links(&dir, self.options.grace, self.now)?;
         }
         Ok(())
     }

@@ -24,7 +24,6 @@ use super::unpacked::UNPACKED;
 
 use crate::digest::Digest;
 use crate::error::Context;
-use crate::error::Error;
 use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::atomic;

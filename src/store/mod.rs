@@ -6,6 +6,7 @@
 //! * [`BlobReader`] reads a blob, and reports its end only after size and digest held.
 //! * [`BlobWriter`] takes a blob in; nobody sees it before [`commit_as`](BlobWriter::commit_as) found it whole.
 //! * [`GcOptions`] says what is spared when garbage is collected, [`Collected`] what was not.
+//! * [`CheckoutRecord`] is a working copy that needs an image of the store.
 //! * [`Usage`] says where the bytes are, [`ImageUsage`] what one image has and shares.
 //! * [`Problem`] is one thing that is wrong with a store: [`Checked`] lists them, [`Repaired`] what became of them.
 //! * [`Room`] says how much more a store can take.
@@ -85,6 +86,8 @@ pub(crate) use arrival::NotArrived;
 #[cfg(feature = "registry")]
 pub(crate) use arrival::Trace;
 pub use blobs::BlobReader;
+pub use checkouts::CheckoutRecord;
+pub(crate) use checkouts::NewCheckout;
 pub use garbage::Collected;
 pub use garbage::GcOptions;
 pub use garbage::Removed;

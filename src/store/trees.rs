@@ -25,12 +25,12 @@ impl Store {
     }
 
     /// The folder of the records of working copies, made if it is missing.
-    pub(crate) fn checkouts_dir(&self) -> Result<Dir> {
+    pub(super) fn checkouts_dir(&self) -> Result<Dir> {
         self.made(&self.ours()?, CHECKOUTS)
     }
 
     /// Writes the record of a working copy. Any number of processes may write one at once.
-    pub(crate) fn keep_checkout(&self, name: &str, record: &[u8]) -> Result<()> {
+    pub(super) fn keep_checkout(&self, name: &str, record: &[u8]) -> Result<()> {
         // Called as blobs are that are being written, so that whoever clears those away clears away what a crash left.
         let aside = format!("new-{:016x}", fastrand::u64(..));
         atomic::replace(&self.partial_dir()?, &aside, &self.checkouts_dir()?, name, record, self.durability)

@@ -354,60 +354,16 @@ fn gc_can_be_cancelled() {
     assert_kind!(failure(store.gc_with(&at_once().cancel(&cancel))), ErrorKind::Cancelled);
 }
 
-/// A working copy, as its record and its own word of it say.
-struct Copy {
-    record: std::path::PathBuf,
-    own: std::path::PathBuf,
-}
-
-impl Copy {
-    fn new(store: &Store, dir: &Path, root: &Descriptor, chains: &[Digest]) -> Copy {
-        let id = format!("{:032x}", fastrand::u128(..));
-        let image = store.image_at(root).unwrap();
-        let record = json!({
-            "id": id, "dir": dir, "root": root, "manifest": image.descriptor(), "owners": "preserve", "chains": chains,
-        });
-        let records = store.path().join("layercake/checkouts");
-        fs::create_dir_all(&records).unwrap();
-        fs::create_dir_all(dir).unwrap();
-        let copy = Copy { record: records.join(format!("{id}.json")), own: dir.join("checkout.json") };
-        fs::write(&copy.record, record.to_string()).unwrap();
-        fs::write(&copy.own, json!({ "id": id }).to_string()).unwrap();
-        copy
-    }
-}
-
-/// A working copy keeps its image while it is there, and while nobody can tell.
-#[test]
-fn working_copies_keep_their_images() {
-    let scratch = Scratch::new();
-    let store = scratch.store("store");
-    let root = two_layers().tag(&store, &name("app")).unwrap();
-    let place = scratch.dir("disk");
-    let copy = Copy::new(&store, &place.join("work"), &root, &[]);
-    store.untag(name("app")).unwrap();
-    assert_eq!(store.gc_with(&at_once()).unwrap(), Collected::default());
-
-    // The disk that it is on is not mounted.
-    fs::rename(&place, scratch.path("elsewhere")).unwrap();
-    assert_eq!(store.gc_with(&at_once()).unwrap(), Collected::default());
-    fs::rename(scratch.path("elsewhere"), &place).unwrap();
-
-    // What it says of itself cannot be understood.
-    let own = fs::read(&copy.own).unwrap();
-    fs::write(&copy.own, "").unwrap();
-    assert_eq!(store.gc_with(&at_once()).unwrap(), Collected::default());
-
-    // Another one is there: but for the grace of a record that was just written.
-    fs::write(&copy.own, json!({ "id": "another" }).to_string()).unwrap();
-    assert_eq!(store.gc_with(&at_once().grace(Duration::from_secs(60))).unwrap().checkouts, 0);
-    fs::write(&copy.own, own).unwrap();
-    assert_eq!(store.gc_with(&at_once()).unwrap(), Collected::default());
-
-    fs::remove_dir_all(place.join("work")).unwrap();
-    let collected = store.gc_with(&at_once()).unwrap();
-    assert_eq!((collected.checkouts, collected.blobs.len()), (1, 4));
-    assert!(!copy.record.exists());
+/// Writes the record of a working copy that uses these unpacked layers.
+fn record_checkout(store: &Store, dir: &Path, root: &Descriptor, chains: &[Digest]) {
+    let id = format!("{:032x}", fastrand::u128(..));
+    let image = store.image_at(root).unwrap();
+    let record = json!({
+        "id": id, "dir": dir, "root": root, "manifest": image.descriptor(), "owners": "preserve", "chains": chains,
+    });
+    let records = store.path().join("layercake/checkouts");
+    fs::create_dir_all(&records).unwrap();
+    fs::write(records.join(format!("{id}.json")), record.to_string()).unwrap();
 }
 
 /// An unpacked layer that takes so much disk space, as its record says.
@@ -431,7 +387,7 @@ fn unpacked_layers_go_when_nobody_uses_them() {
     let trees = [unpack(&store, "preserve", chains[0], 6), unpack(&store, "preserve", chains[1], 6)];
     let [foreign, used, locked] = ["foreign", "used", "locked"].map(|text| Digest::sha256(text.as_bytes()));
     let others = [foreign, used, locked].map(|chain| unpack(&store, "preserve", chain, 6));
-    let _copy = Copy::new(&store, &scratch.path("work"), &root, &[used]);
+    record_checkout(&store, &scratch.path("work"), &root, &[used]);
     let record = fs::File::open(others[2].with_extension("json")).unwrap();
     record.lock_shared().unwrap();
     let unfinished = unpack(&store, "preserve", Digest::sha256(b"unfinished"), 6);

@@ -158,7 +158,7 @@ fn root_reads_another_users_store_and_does_not_write_to_it() {
     let before = (owners(store.path()), contents(store.path()));
     let store = Store::open(store.path()).unwrap();
     store.image(name("app")).unwrap().unpacked_size().unwrap();
-    store.image(name("app")).unwrap().unpack(scratch.path("root")).unwrap();
+    let _ = store.image(name("app")).unwrap().unpack(scratch.path("root")).unwrap();
     assert_eq!(store.usage().unwrap().images.len(), 1);
     assert_clean(&store);
     for error in [

@@ -126,7 +126,7 @@ fn private_state_of_another_user_is_not_believed() {
         assert!(checked.ignored.is_some(), "{checked:?}");
         let image = store.image(name("app")).unwrap();
         image.unpacked_size().unwrap();
-        image.unpack(scratch.path(&format!("root-{is_other_owner}"))).unwrap();
+        let _ = image.unpack(scratch.path(&format!("root-{is_other_owner}"))).unwrap();
         store.usage().unwrap();
         for error in [
             failure(store.tag(&name("new"), &root)),
@@ -175,7 +175,7 @@ fn read_only_store_is_read_without_a_lease() {
         let before = contents(&mounted);
         let store = Store::open(&mounted).unwrap();
         let image = store.image(name("app")).unwrap();
-        image.unpack(scratch.path("root")).unwrap();
+        let _ = image.unpack(scratch.path("root")).unwrap();
         image.unpacked_size().unwrap();
         image.history().unwrap();
         store.usage().unwrap();
@@ -193,7 +193,7 @@ fn poisoned(scratch: &Scratch) -> Store {
     let fixture = Fixture::new(platform("linux/amd64")).layer(&[("etc/motd", b"right\n")]);
     fixture.tag(&store, &name("app")).unwrap();
     let _ = store.image(name("app")).unwrap().checkout_with(scratch.path("first"), &copy_mode()).unwrap();
-    build(&store, "right");
+    let _ = build(&store, "right");
     let evil = build(&store, "wrong");
     let steps: Vec<_> =
         fs::read_dir(store.path().join("layercake/steps")).unwrap().map(|e| e.unwrap().path()).collect();
@@ -251,7 +251,7 @@ fn caches_that_came_with_a_store_are_not_believed() {
         let checked = store.check().unwrap();
         assert!(checked.is_clean() && checked.ignored.is_some() && checked.unverified == 0, "{checked:?}");
         assert_eq!((store.limit().unwrap(), store.usage().unwrap().unpacked), (None, 0));
-        store.image(name("app")).unwrap().unpack(scratch.path(&format!("root-{n}"))).unwrap();
+        let _ = store.image(name("app")).unwrap().unpack(scratch.path(&format!("root-{n}"))).unwrap();
         assert_eq!(contents(&path), before, "reading changes nothing");
 
         let built = build(&store, "right");
@@ -273,7 +273,7 @@ fn caches_that_came_with_a_store_are_not_believed() {
 fn renamed_store_keeps_its_private_state() {
     let scratch = Scratch::new();
     let store = scratch.store("store");
-    build(&store, "text");
+    let _ = build(&store, "text");
     store.set_limit(Some(1 << 30)).unwrap();
     fs::rename(store.path(), scratch.path("moved")).unwrap();
     let moved = Store::open(scratch.path("moved")).unwrap();

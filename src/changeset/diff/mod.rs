@@ -5,6 +5,7 @@ mod links;
 mod tree;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rustix::fs::Stat;
@@ -15,6 +16,7 @@ use crate::error::Context;
 use crate::error::Result;
 use crate::event::Cancel;
 use crate::fs::descent::Descent;
+use crate::fs::mount::mounts_below;
 pub(crate) use tree::Listing;
 pub(crate) use tree::Tree;
 use walk::Walk;
@@ -81,6 +83,9 @@ impl DiffOptions {
 /// its names are listed. The roots' own attributes are not compared. Sockets are taken for absent, and those in the
 /// new tree are listed in [`Changes::skipped`].
 ///
+/// Mount points below the roots are not crossed. A mount point of the new tree counts as unchanged, and is listed in
+/// [`Changes::skipped`]; one that is met in the old tree is an error.
+///
 /// # Errors
 ///
 /// * [`ErrorKind::Io`](crate::ErrorKind::Io): something cannot be read, or did not hold still. Nothing is left out
@@ -95,17 +100,20 @@ pub fn diff(old: impl AsRef<Path>, new: impl AsRef<Path>, options: &DiffOptions)
     let diff = || {
         let memory = options.limits.memory();
         let (old, new) = (Descent::at(old)?.within(&memory), Descent::at(new)?.within(&memory));
-        compare(old, new, options, &|_, _| false)
+        let mounts = mounts_below(new.fd());
+        compare(old, new, options, &|_, _| false, mounts)
     };
     diff().context(|| format!("compare {} with {}", new.display(), old.display()))
 }
 
-/// The same of whatever shows a tree. Of the new one, what is `known` to be what it was is not compared.
+/// The same of whatever shows a tree. Of the new one, what is `known` to be what it was is not compared, nor is what
+/// lies below these `mounts`.
 pub(crate) fn compare(
     old: impl Tree,
     new: impl Tree,
     options: &DiffOptions,
     known: &dyn Fn(&[u8], &Stat) -> bool,
+    mounts: BTreeSet<Vec<u8>>,
 ) -> Result<Changes> {
-    Walk::new(old, new, options, known).run()
+    Walk::new(old, new, options, known).stopping_at(mounts).run()
 }

@@ -1,5 +1,6 @@
 //! Both trees, walked together.
 
+use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
@@ -53,6 +54,9 @@ pub(super) struct Walk<'a, O, N> {
     links: Links,
     found: ChangeList,
     memory: MemoryBudget,
+    skipped: Vec<Skipped>,
+    /// The mount points in the new tree. What lies below is not compared, and the mount point counts as unchanged.
+    mounts: BTreeSet<Vec<u8>>,
 }
 
 impl<'a, O: Tree, N: Tree> Walk<'a, O, N> {
@@ -64,7 +68,14 @@ impl<'a, O: Tree, N: Tree> Walk<'a, O, N> {
     ) -> Walk<'a, O, N> {
         let memory = options.limits.memory();
         let (links, found) = (Links::new(&memory), ChangeList::new(&memory));
-        Walk { options, known, old, new, path: Vec::new(), links, found, memory }
+        let (path, skipped, mounts) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Walk { options, known, old, new, path, links, found, memory, skipped, mounts }
+    }
+
+    /// Stops at these mount points, and reports them.
+    pub(super) fn stopping_at(mut self, mounts: BTreeSet<Vec<u8>>) -> Self {
+        self.skipped.extend(mounts.iter().map(|path| Skipped::mount_point(path)));
+        Walk { mounts, ..self }
     }
 
     pub(super) fn run(mut self) -> Result<Changes> {
@@ -139,6 +150,9 @@ impl<'a, O: Tree, N: Tree> Walk<'a, O, N> {
     /// Looks at what has a name. If it is a directory, it is entered.
     fn row(&mut self, row: &Row) -> Result<Option<Level>> {
         let is_directory = |stat: &Stat| FileType::from_raw_mode(stat.st_mode).is_dir();
+        if !self.mounts.is_empty() && self.mounts.contains(&join(&self.path, &row.name)) {
+            return Ok(None);
+        }
         match (&row.old, &row.new) {
             (Some(old), None) => self.note(&row.name, ChangeKind::Deleted, old)?,
             (None, Some(new)) => self.added(&row.name, new)?,

@@ -32,7 +32,8 @@ pub struct Packed {
     pub entries: u64,
     /// How many bytes the tar has.
     pub size: u64,
-    /// What could not be packed, and why: sockets, and extended attributes with a name that has a `=` in it.
+    /// What could not be packed, and why: sockets, mount points, and extended attributes with a name that has a `=` in
+    /// it.
     pub skipped: Vec<Skipped>,
 }
 
@@ -72,6 +73,8 @@ pub(crate) fn pack_from(new: Descent, changes: &Changes, writer: impl Write, opt
 /// Writes a whole tree as a layer, to be the lowest one of an image. It is what [`pack`] writes if the old tree is
 /// empty, and takes no memory for what it passed, but for files with several names.
 ///
+/// Mount points below the root are left out, and listed in [`Packed::skipped`]. The root may be one.
+///
 /// # Errors
 ///
 /// Those of [`pack`].
@@ -98,7 +101,7 @@ pub(crate) fn pack_entry_to(
     output: &mut dyn Output,
     options: &PackOptions,
 ) -> Result<Vec<Skipped>> {
-    let mut packer = Packer::new(Descent::at(directory)?, output, options);
+    let mut packer = Packer::new(Descent::at(directory)?.crossing_mounts(), output, options);
     packer.named(name)?;
     Ok(packer.into_parts().1)
 }

@@ -28,6 +28,7 @@ use crate::error::Result;
 use crate::error::printable;
 use crate::fs::descent::Descent;
 use crate::fs::descent::listing_bytes;
+use crate::fs::mount::mounts_below;
 use crate::fs::rooted::Inode;
 use crate::memory::MemoryReservation;
 use crate::memory::allocated;
@@ -71,8 +72,10 @@ impl<O: Output> Packer<'_, O> {
         (self.output, self.skipped)
     }
 
-    /// Adds all that is in the tree.
+    /// Adds all that is in the tree, but for mount points, which are reported.
     pub(super) fn all(&mut self) -> Result<()> {
+        let mounts = mounts_below(self.tree.fd());
+        self.skipped.extend(mounts.iter().map(|path| Skipped::mount_point(path)));
         let mut levels = vec![self.level()?];
         while let Some((level, _)) = levels.last_mut() {
             let Some((name, stat)) = level.next() else {
@@ -80,6 +83,9 @@ impl<O: Output> Packer<'_, O> {
                 levels.pop();
                 continue;
             };
+            if !mounts.is_empty() && mounts.contains(&self.tree.join(&name)) {
+                continue;
+            }
             self.entry(&name, &stat)?;
             if FileType::from_raw_mode(stat.st_mode).is_dir() {
                 self.tree.enter(&name)?;

@@ -6,7 +6,8 @@ mod upper;
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use rustix::fs::FileType;
 use rustix::fs::Stat;
@@ -34,11 +35,11 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// Stands at the root.
-    pub(crate) fn of<P: AsRef<Path>>(layers: &[P], namespace: Namespace) -> Result<Stack> {
+    /// Stands at the root of these directories, topmost first, which are open; errors call them by these paths.
+    pub(crate) fn of(layers: Vec<(OwnedFd, PathBuf)>, namespace: Namespace) -> Result<Stack> {
         let kept = OPEN / layers.len().max(1);
-        let open = |path: &P| Ok(Descent::at(path.as_ref())?.keeping(kept));
-        let layers: Vec<Descent> = layers.iter().map(open).collect::<Result<_>>()?;
+        let descent = |(fd, path): (OwnedFd, PathBuf)| Ok(Descent::of(fd, &path)?.keeping(kept));
+        let layers: Vec<Descent> = layers.into_iter().map(descent).collect::<Result<_>>()?;
         let levels = vec![(0..layers.len()).collect()];
         Ok(Stack { namespace, layers, levels })
     }

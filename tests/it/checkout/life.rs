@@ -113,7 +113,10 @@ fn a_working_copy_is_opened_again() {
         }
         let work = Checkout::open(&path).unwrap();
         assert_eq!((work.mode(), work.root(), work.path()), (mode, root.as_path(), path.as_path()));
+        assert_eq!(work.is_mounted(), mode != CheckoutMode::Overlay, "opening mounts nothing");
         assert_eq!(listed(&work.changes().unwrap()), ["A etc/new"]);
+        work.mount().unwrap();
+        assert!(work.is_mounted());
         assert_eq!(fs::read_to_string(root.join("etc/new")).unwrap(), "new\n");
         assert_eq!(records(&store), 1);
         work.discard().unwrap();

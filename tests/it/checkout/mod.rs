@@ -3,7 +3,10 @@
 mod crash;
 mod laws;
 mod life;
+mod mounted;
 mod places;
+mod records;
+mod strangers;
 mod trouble;
 
 use std::path::Path;
@@ -42,5 +45,7 @@ fn listed(changes: &Changes) -> Vec<String> {
 }
 
 fn records(store: &Store) -> usize {
-    std::fs::read_dir(store.path().join("layercake/checkouts")).map_or(0, Iterator::count)
+    let Ok(entries) = std::fs::read_dir(store.path().join("layercake/checkouts")) else { return 0 };
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".json")).count()
 }

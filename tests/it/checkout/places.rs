@@ -12,12 +12,17 @@ use layercake::Durability;
 use layercake::ErrorKind;
 use layercake::checkout::CheckoutMode;
 use layercake::checkout::CheckoutOptions;
+use layercake::checkout::OpenOptions;
 use layercake::testing::Fixture;
 
 use super::checkout;
 use super::listed;
 use crate::support::Scratch;
 use crate::support::failure;
+use crate::support::neighbours::as_other_user;
+use crate::support::neighbours::give_to_other_user;
+use crate::support::neighbours::public_example;
+use crate::support::neighbours::shared_scratch;
 use crate::support::platform;
 use crate::support::tape::Item;
 use crate::support::tape::tar;
@@ -161,9 +166,10 @@ fn without_the_right_to_mount() {
         assert_eq!(fs::metadata(&root).unwrap().uid(), 1000);
         if mode == "overlay" {
             assert!(ran.err.contains("not mounted: mount -t overlay -o 'lowerdir="), "{ran:?}");
-            assert!(ran.err.contains(",userxattr'"), "{ran:?}");
+            assert!(ran.err.contains(",userxattr,nosuid,nodev'"), "{ran:?}");
             // What somebody mounts with these options, here root.
-            let work = Checkout::open(home.join("work")).unwrap();
+            let work = Checkout::open_with(home.join("work"), &OpenOptions::new().trust(&home)).unwrap();
+            work.mount().unwrap();
             assert!(work.is_mounted(), "root may mount");
             fs::write(work.root().join("etc/motd"), "changed\n").unwrap();
             fs::remove_file(work.root().join("usr/bin/greet")).unwrap();
@@ -176,7 +182,8 @@ fn without_the_right_to_mount() {
         assert_eq!(as_user("status", &["work"]).ok(), "C /etc/motd\nD /usr/bin/greet\n");
         as_user("commit", &["-m", "as a user", "work", &format!("example.com/{mode}:1")]).ok();
         if mode == "overlay" {
-            Checkout::open(home.join("work")).unwrap().discard().unwrap();
+            let open = OpenOptions::new().trust(home.join("work")).trust(home.join("store"));
+            Checkout::open_with(home.join("work"), &open).unwrap().discard().unwrap();
         } else {
             as_user("discard", &["work"]).ok();
         }
@@ -241,4 +248,44 @@ fn in_a_user_namespace() {
     let _ = committed.unpack(scratch.path("rootfs")).unwrap();
     assert_eq!(fs::read_to_string(scratch.path("rootfs/d/new")).unwrap(), "new\n");
     assert!(!scratch.path("rootfs/e").exists());
+}
+
+/// The root of a user namespace with a single id (`unshare -r`, the usual sandbox) can give files to no other owner. By
+/// default all files are then its own, in a checkout and in an unpack; asking for the owners of the image is an error
+/// with the remedy.
+#[test]
+fn defaults_work_in_a_user_namespace_with_a_single_id() {
+    if !is_root() || !installed(&["setpriv", "unshare"]) {
+        return;
+    }
+    let scratch = shared_scratch();
+    let home = scratch.dir("home");
+    let items = [Item::file("mine", "root's\n"), Item::file("theirs", "www's\n").owner(33, 33)];
+    let store = layercake::Store::create(home.join("store")).unwrap();
+    let fixture = Fixture::new(platform("linux/amd64")).raw_layer(tar(&items));
+    fixture.tag(&store, &crate::support::name("example.com/app:1")).unwrap();
+    for program in ["checkout", "status", "commit", "discard", "unpack"] {
+        public_example(program, &scratch);
+    }
+    give_to_other_user(&home);
+    let script = "../checkout --mode copy example.com/app:1 work >/dev/null; ../status work; \
+                  echo new > work/root/mine; ../status work; ../commit work example.com/app:2 >/dev/null; ../discard work; \
+                  ../unpack --quiet example.com/app:2 rootfs >&2; cat rootfs/mine rootfs/theirs";
+    let mut command = as_other_user("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-euc", script]);
+    command.current_dir(&home).env("LAYERCAKE_STORE", home.join("store"));
+    assert_eq!(run(&mut command).ok(), "C /mine\nnew\nwww's\n");
+    // The same working copy, made outside and looked at inside.
+    let mut outside = as_other_user(scratch.path("checkout"));
+    outside.args(["--mode", "copy", "example.com/app:1", "outside"]).current_dir(&home);
+    run(outside.env("LAYERCAKE_STORE", home.join("store"))).ok();
+    let mut inside = as_other_user("unshare");
+    inside.args(["--user", "--map-root-user"]).arg(scratch.path("status")).arg("outside").current_dir(&home);
+    assert_eq!(run(&mut inside).ok(), "");
+    // Other users do not get other owners without asking for it.
+    let mut plain = as_other_user(scratch.path("unpack"));
+    plain.args(["--quiet", "example.com/app:1", "plain"]).current_dir(&home).env("LAYERCAKE_STORE", home.join("store"));
+    let ran = run(&mut plain);
+    assert_eq!(ran.status, 1, "{ran:?}");
+    assert!(ran.err.contains("run as root, or use Ownership::CurrentUser"), "{ran:?}");
 }

@@ -57,8 +57,11 @@ fn links_in_the_place_of_directories_lead_nowhere() {
             }
             fs::rename(path.join(name), path.join("kept")).unwrap();
             symlink(&elsewhere, path.join(name)).unwrap();
-            let changes = Checkout::open(&path).and_then(|work| work.changes());
-            assert_kind!(failure(changes), ErrorKind::Io { .. });
+            let mounted = Checkout::open(&path).and_then(|work| {
+                work.mount()?;
+                work.changes()
+            });
+            assert_kind!(failure(mounted), ErrorKind::Io { .. });
             assert_eq!(mounts_on(&elsewhere), 0, "{mode}, {name}");
             fs::remove_file(path.join(name)).unwrap();
             fs::rename(path.join("kept"), path.join(name)).unwrap();
@@ -113,7 +116,7 @@ fn a_copy_of_a_working_copy_is_another() {
     assert_eq!(records(image.store()), 0);
 }
 
-/// P7: who opens a working copy at the same time mounts it once. The story: two overlays with one `upperdir`.
+/// P7: processes that mount a working copy at the same time mount it once. The story: two overlays with one `upperdir`.
 #[test]
 fn many_open_it_and_one_mounts_it() {
     if !is_root() || !mounts_overlays() {
@@ -126,7 +129,7 @@ fn many_open_it_and_one_mounts_it() {
         unmount(work.root());
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| Checkout::open(&path).unwrap());
+                scope.spawn(|| Checkout::open(&path).unwrap().mount().unwrap());
             }
         });
         assert_eq!(mounts_on(work.root()), 1);
