@@ -22,6 +22,8 @@ use crate::changeset::attributes;
 use crate::changeset::attributes::Failure;
 use crate::changeset::attributes::Made;
 use crate::changeset::attributes::Owner;
+use crate::changeset::budget::Budget;
+use crate::changeset::course::Lower;
 use crate::changeset::entry::Entries;
 use crate::changeset::entry::Named;
 use crate::changeset::entry::at_path;
@@ -47,7 +49,6 @@ use crate::changeset::whiteout::Purpose;
 use crate::changeset::whiteout::clean;
 use crate::changeset::whiteout::split;
 use crate::error::Error;
-use crate::error::Limit;
 use crate::error::Result;
 use crate::fs::mount;
 use crate::fs::random_name;
@@ -71,6 +72,25 @@ struct Place<'a> {
     name: &'a [u8],
 }
 
+/// The layers below a layer in overlay form, and what they left of the budget.
+#[derive(Debug)]
+pub(crate) struct Below {
+    lower: Lower,
+    budget: Budget,
+}
+
+impl Below {
+    /// Layers that were unpacked at another time, topmost first.
+    pub(crate) fn new(layers: Vec<Rooted>, options: &Options<'_>) -> Below {
+        Below { lower: Lower::new(layers), budget: Budget::new(options.limits, &options.cancel) }
+    }
+
+    fn of(ground: Ground) -> Below {
+        let lower = ground.course.map_or_else(|| Lower::new(Vec::new()), |course| course.into_lower(ground.is_bare));
+        Below { lower, budget: ground.budget }
+    }
+}
+
 /// Applies layers, one after another, to one root.
 pub(crate) struct Applier<'a> {
     options: &'a Options<'a>,
@@ -78,8 +98,6 @@ pub(crate) struct Applier<'a> {
     report: Report,
     /// Where entries would be that were left out: hard links to them are left out too.
     left_out: HashSet<Vec<u8>>,
-    /// The size of all files so far, holes counted.
-    claimed: u64,
     exposed: Candidates,
 }
 
@@ -87,40 +105,45 @@ impl<'a> Applier<'a> {
     /// For a root that exists.
     pub(crate) fn new(root: Rooted, options: &'a Options<'a>) -> Result<Applier<'a>> {
         let open = |lower: &Vec<PathBuf>| lower.iter().map(|path| Rooted::open(path)).collect::<Result<_>>();
-        Applier::on(options.lower.as_ref().map(open).transpose()?, root, options)
+        let lower = options.lower.as_ref().map(open).transpose()?;
+        let budget = Budget::new(options.limits, &options.cancel);
+        Applier::on(lower.map(Lower::new), budget, root, options)
     }
 
-    /// For the root of a layer above these, topmost first.
-    pub(crate) fn above(lower: Vec<Rooted>, root: Rooted, options: &'a Options<'a>) -> Result<Applier<'a>> {
-        Applier::on(Some(lower), root, options)
+    /// Starts the layer above others.
+    pub(crate) fn above(below: Below, root: Rooted, options: &'a Options<'a>) -> Result<Applier<'a>> {
+        Applier::on(Some(below.lower), below.budget, root, options)
     }
 
-    fn on(lower: Option<Vec<Rooted>>, root: Rooted, options: &'a Options<'a>) -> Result<Applier<'a>> {
+    fn on(lower: Option<Lower>, budget: Budget, root: Rooted, options: &'a Options<'a>) -> Result<Applier<'a>> {
         if options.by_component {
             root.walk_by_component();
         }
         let overlay = match options.layout {
             Layout::Flat => None,
-            Layout::Overlay => Some(Overlay::new(Namespace::of(&options.ownership), lower)),
+            Layout::Overlay => {
+                let overlay = Overlay::new(Namespace::of(&options.ownership), lower.is_some());
+                Some((overlay, lower.unwrap_or_else(|| Lower::new(Vec::new()))))
+            }
         };
         // Where no layer says whose a directory is, it is root's; or nobody's else, where root has no number.
         let implied = options.ownership.owner(0, 0).unwrap_or(None);
-        let ground = Ground::new(root, overlay, implied, options.limits.path_bytes)?;
-        Ok(Applier {
-            options,
-            ground,
-            report: Report::default(),
-            left_out: HashSet::new(),
-            claimed: 0,
-            exposed: Candidates::default(),
-        })
+        let ground = Ground::new(root, overlay, implied, options.limits.path_bytes, budget)?;
+        let (report, left_out, exposed) = (Report::default(), HashSet::new(), Candidates::default());
+        Ok(Applier { options, ground, report, left_out, exposed })
     }
 
-    /// Goes on with what was done elsewhere, to the layers below: it is counted, reported and remembered too. Files to
-    /// be reported as exposed are not: layers that are unpacked apart lie in a directory that is closed to other users.
-    pub(crate) fn going_on(self, before: Applier<'a>) -> Applier<'a> {
-        let Applier { report, left_out, claimed, .. } = before;
-        Applier { report, left_out, claimed, ..self }
+    /// Ends this layer, and starts the layer above it, whose report continues this one's. Files to be reported as exposed
+    /// are forgotten: layers that are unpacked apart lie in a directory that is closed to other users.
+    pub(crate) fn next_layer(self, root: Rooted) -> Result<Applier<'a>> {
+        let Applier { options, report, left_out, ground, .. } = self;
+        let next = Applier::above(Below::of(ground), root, options)?;
+        Ok(Applier { report, left_out, ..next })
+    }
+
+    /// Ends this layer. Returns it with the layers below, and the report.
+    pub(crate) fn finish(self) -> (Below, Unpacked) {
+        (Below::of(self.ground), self.report.done)
     }
 
     /// Goes on with what was done at another time, to the layers below: so many entries, bytes, and bytes with holes
@@ -132,7 +155,8 @@ impl<'a> Applier<'a> {
     ) -> Applier<'a> {
         self.report.done.entries = entries;
         self.report.done.bytes = bytes;
-        Applier { left_out, claimed, ..self }
+        self.ground.budget.set_claimed(claimed);
+        Applier { left_out, ..self }
     }
 
     /// For a root that was made just now: it becomes what it is in the layers below, or what a root is that no layer
@@ -148,7 +172,7 @@ impl<'a> Applier<'a> {
 
     /// The size of all files so far, holes counted.
     pub(crate) fn claimed(&self) -> u64 {
-        self.claimed
+        self.ground.budget.claimed()
     }
 
     /// Where things would be that were left out.
@@ -198,6 +222,8 @@ impl<'a> Applier<'a> {
             self.options.cancel.check()?;
             self.take(&entry, entries.tape(), tell).map_err(|error| at_path(error, &entry.raw.path))?;
             self.report.done.entries += 1;
+            self.report.done.bytes += self.ground.budget.take_copied();
+            self.ground.budget.next_entry();
             tell(&self.report.done);
         }
         self.end()
@@ -327,8 +353,7 @@ impl<'a> Applier<'a> {
         tell: &mut dyn FnMut(&Unpacked),
     ) -> Result<bool> {
         let owner = self.owner(entry)?;
-        self.claimed = self.claimed.saturating_add(entry.size);
-        self.options.limits.check(Limit::UnpackedSize, self.claimed)?;
+        self.ground.budget.claim(entry.size)?;
         let mode = Mode::RUSR | Mode::WUSR;
         let make = |folder: &Folder| rustix::fs::openat(folder, at.name, NEW, mode);
         let (file, _) = self.ground.make(at.parent, at.name, make)?;
@@ -490,6 +515,9 @@ impl<'a> Applier<'a> {
         }
         self.link(&from, last, at.parent, at.name)?;
         self.exposed.note_link(|| at.parent.folder.join(at.name), &stat);
+        if !self.ground.copies.is_empty() {
+            self.ground.copies.add_name(Inode::of(&stat), at.parent.folder.join(at.name))?;
+        }
         Ok(true)
     }
 

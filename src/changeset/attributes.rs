@@ -155,27 +155,29 @@ pub(super) fn xattr(fd: BorrowedFd<'_>, name: &[u8]) -> Option<Vec<u8>> {
     Some(value)
 }
 
-/// Gives a copy the owner and the extended attributes of what it is a copy of, but for the host's and those that are
-/// to be `left_out`.
+/// Gives a copy the owner and the extended attributes of its original, except the host's and those that are
+/// `left_out`. Returns the size of the attributes in bytes.
 pub(super) fn copy_owner_and_xattrs(
     original: BorrowedFd<'_>,
     stat: &Stat,
     copy: &Made<'_>,
     left_out: impl Fn(&[u8]) -> bool,
-) -> Result<(), Errno> {
+) -> Result<u64, Errno> {
     let found = rustix::fs::fstat(copy.fd)?;
     if (found.st_uid, found.st_gid) != (stat.st_uid, stat.st_gid) {
         copy.set_owner(Some((stat.st_uid, stat.st_gid)))?;
     }
+    let mut copied = 0;
     for name in xattr_names(original).unwrap_or_default() {
         if is_hosts(&name) || left_out(&name) {
             continue;
         }
         if let Some(value) = xattr(original, &name) {
             copy.set_xattr(&name, &value)?;
+            copied += (name.len() + value.len()) as u64;
         }
     }
-    Ok(())
+    Ok(copied)
 }
 
 pub(super) fn is_hosts(name: &[u8]) -> bool {

@@ -23,10 +23,16 @@ use rustix::io::Errno;
 use crate::changeset::attributes;
 use crate::changeset::attributes::Made;
 use crate::changeset::attributes::Owner;
-use crate::changeset::course::Passage;
+use crate::changeset::budget::Budget;
+use crate::changeset::copy_up::Copies;
+use crate::changeset::course::Course;
+use crate::changeset::course::Lower;
 use crate::changeset::folding;
 use crate::changeset::overlay::Overlay;
 use crate::changeset::tape::Timestamp;
+use crate::changeset::trail::Maker;
+use crate::changeset::trail::Route;
+use crate::changeset::trail::Seeker;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Limit;
@@ -38,8 +44,6 @@ use crate::fs::remove::NotRemoved;
 use crate::fs::rooted::Folder;
 use crate::fs::rooted::Inode;
 use crate::fs::rooted::Rooted;
-use crate::fs::rooted::Turn;
-use crate::fs::rooted::Walker;
 
 /// What a directory that no layer describes looks like.
 const IMPLIED_MODE: u32 = 0o755;
@@ -127,6 +131,13 @@ impl Marks {
 pub(super) struct Ground {
     pub(super) rooted: Rc<Rooted>,
     pub(super) overlay: Option<Rc<Overlay>>,
+    /// The cursor over this layer and those below, in overlay form.
+    pub(super) course: Option<Course>,
+    /// Where the last path with symbolic links led.
+    pub(super) route: Option<Route>,
+    pub(super) hasher: RandomState,
+    /// Whether this layer removed all that lies below.
+    pub(super) is_bare: bool,
     implied_owner: Owner,
     pending: HashMap<Inode, Pending>,
     marks: Marks,
@@ -141,13 +152,30 @@ pub(super) struct Ground {
     longest: u64,
     /// Directories whose time the file system did not keep.
     timeless: Vec<Vec<u8>>,
+    /// What may still be written.
+    pub(super) budget: Budget,
+    /// Copies of lower files with several names.
+    pub(super) copies: Copies,
 }
 
 impl Ground {
-    pub(super) fn new(rooted: Rooted, overlay: Option<Overlay>, implied_owner: Owner, longest: u64) -> Result<Ground> {
+    pub(super) fn new(
+        rooted: Rooted,
+        overlay: Option<(Overlay, Lower)>,
+        implied_owner: Owner,
+        longest: u64,
+        budget: Budget,
+    ) -> Result<Ground> {
+        let rooted = Rc::new(rooted);
+        let (overlay, lower) = overlay.map(|(overlay, lower)| (Rc::new(overlay), lower)).unzip();
+        let course = overlay.as_ref().zip(lower).map(|(overlay, lower)| Course::new(overlay, &rooted, lower));
         let mut ground = Ground {
-            rooted: Rc::new(rooted),
-            overlay: overlay.map(Rc::new),
+            rooted,
+            overlay,
+            hasher: course.as_ref().map_or_else(RandomState::new, |course| course.hasher().clone()),
+            course,
+            route: None,
+            is_bare: false,
             implied_owner,
             pending: HashMap::new(),
             marks: Marks::default(),
@@ -157,6 +185,8 @@ impl Ground {
             is_found: true,
             longest,
             timeless: Vec::new(),
+            budget,
+            copies: Copies::default(),
         };
         let root = ground.parent(b"")?;
         ground.touch(&root)?;
@@ -175,8 +205,8 @@ impl Ground {
         let made = Made::new(&directory);
         made.drop_inherited();
         self.is_found = false;
+        let below = self.copy_root(&made)?;
         let fail = |error| self.owner_error(&root, b"", error);
-        let below = self.overlay.as_deref().map_or(Ok(None), |overlay| overlay.copy_root(&made))?;
         if below.is_none() {
             made.set_owner(self.implied_owner).map_err(fail)?;
         }
@@ -198,8 +228,17 @@ impl Ground {
             return Ok(Rc::clone(parent));
         }
         let rooted = Rc::clone(&self.rooted);
-        let Some(folder) = rooted.folder(path, &mut Maker { ground: self, passage: Passage::default() })? else {
-            return Err(Error::not_found(String::from_utf8_lossy(path)));
+        let folder = match self.known_route(path)? {
+            Some(folder) => folder,
+            None => {
+                let mut maker = Maker::new(self);
+                let Some(folder) = rooted.folder(path, &mut maker)? else {
+                    return Err(Error::not_found(String::from_utf8_lossy(path)));
+                };
+                let trail = maker.into_trail();
+                self.note_route(path, &folder, trail);
+                folder
+            }
         };
         let parent = Rc::new(self.enter(folder)?);
         self.here = Some((path.to_vec(), Rc::clone(&parent)));
@@ -209,8 +248,19 @@ impl Ground {
     /// The directory at a clean path, if there is one. A path that leads in circles leads nowhere.
     pub(super) fn existing(&mut self, path: &[u8]) -> Result<Option<Parent>> {
         let rooted = Rc::clone(&self.rooted);
-        match rooted.folder(path, &mut Seeker(self)) {
-            Ok(Some(folder)) => self.enter(folder).map(Some),
+        if let Some(folder) = self.known_route(path)? {
+            return self.enter(folder).map(Some);
+        }
+        let mut seeker = Seeker::new(self);
+        let found = rooted.folder(path, &mut seeker);
+        let trail = seeker.into_trail();
+        match found {
+            Ok(Some(folder)) => {
+                if self.course.is_none() {
+                    self.note_route(path, &folder, trail);
+                }
+                self.enter(folder).map(Some)
+            }
             Ok(None) => Ok(None),
             Err(error) if is_loop(&error) => Ok(None),
             Err(error) => Err(error),
@@ -333,7 +383,8 @@ impl Ground {
         self.touch(parent)?;
         if self.overlay.is_some() {
             // What is made may take the place of a link below, by which another path led on.
-            self.here = None;
+            self.here.take_if(|(path, here)| path != here.folder.path());
+            self.changed(parent.folder.path(), Some(name));
         }
         let mut replaced = false;
         let mut unlocked = false;
@@ -365,6 +416,8 @@ impl Ground {
         self.check_name(parent, name)?;
         self.touch(parent)?;
         self.here = None;
+        self.changed(parent.folder.path(), Some(name));
+        self.forget_copies(parent, Some(name))?;
         let replaced = self.marks.hash(parent.inode, name);
         remove::remove(parent.as_fd(), name, &mut Forgetting { marks: &mut self.marks, replaced })
             .map_err(|error| self.not_removed(parent, name, error))
@@ -380,6 +433,8 @@ impl Ground {
         }
         self.touch(parent)?;
         self.here = None;
+        self.changed(parent.folder.path(), name);
+        self.forget_copies(parent, name)?;
         let mut keeper = Marked { marks: &mut self.marks, pending: &mut self.pending, owner: self.implied_owner };
         let hidden = match name {
             Some(name) => remove::remove(parent.as_fd(), name, &mut keeper),
@@ -388,11 +443,28 @@ impl Ground {
         hidden.map_err(|error| self.not_removed(parent, name.unwrap_or_default(), error))
     }
 
+    /// Forgets copies of lower files at a name, or at all names, in a directory.
+    fn forget_copies(&mut self, parent: &Parent, name: Option<&[u8]>) -> Result<()> {
+        if self.copies.is_empty() {
+            return Ok(());
+        }
+        match name {
+            None => self.copies.clear(),
+            Some(name) => {
+                if let Some(removed) = self.look(&parent.folder, name)? {
+                    self.copies.forget(&removed);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A directory that no layer describes. It gets its attributes when the layer ends.
-    fn make_implied(&mut self, folder: &Folder, name: &[u8]) -> Result<()> {
+    pub(super) fn make_implied(&mut self, folder: &Folder, name: &[u8]) -> Result<()> {
         let parent = self.enter_again(folder)?;
         let hash = self.marks.hash(parent.inode, name);
         self.marks.hashes.remove(&hash);
+        self.budget.claim_directory()?;
         self.make_directory(&parent, name)?;
         let (directory, inode) = self.open_directory(&parent, name)?;
         Made::new(&directory).set_owner(self.implied_owner).map_err(|error| self.owner_error(&parent, name, error))?;
@@ -439,7 +511,7 @@ impl Ground {
         if self.folding { folding::check(&self.rooted, &parent.folder, name) } else { Ok(()) }
     }
 
-    fn check_entered(&self, folder: &Folder, name: &[u8]) -> Result<()> {
+    pub(super) fn check_entered(&self, folder: &Folder, name: &[u8]) -> Result<()> {
         if self.folding { self.check_name(&self.enter_again(folder)?, name) } else { Ok(()) }
     }
 
@@ -467,70 +539,6 @@ impl Ground {
 
 fn is_loop(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Io { source, .. } if source.raw_os_error() == Some(Errno::LOOP.raw_os_error()))
-}
-
-/// Makes what is missing on the way to something that is added.
-struct Maker<'a> {
-    ground: &'a mut Ground,
-    passage: Passage,
-}
-
-impl Walker for Maker<'_> {
-    fn missing(&mut self, folder: &Folder, name: &[u8]) -> Result<Turn> {
-        if let Some(turn) = self.ground.turn_below(folder, name, &mut self.passage)? {
-            return Ok(turn);
-        }
-        self.ground.make_implied(folder, name)?;
-        Ok(Turn::Again)
-    }
-
-    fn blocked(&mut self, folder: &Folder, name: &[u8]) -> Result<Turn> {
-        self.ground.make_implied(folder, name)?;
-        let parent = self.ground.enter_again(folder)?;
-        self.ground.cover(&parent, name)?;
-        self.passage = Passage::default();
-        Ok(Turn::Again)
-    }
-
-    fn locked(&mut self, folder: &Folder) -> Result<bool> {
-        unlock(self.ground, folder)
-    }
-
-    fn entered(&mut self, folder: &Folder, name: &[u8]) -> Result<()> {
-        self.ground.check_entered(folder, name)
-    }
-
-    fn turned_back(&mut self) {
-        self.ground.left_behind();
-    }
-}
-
-/// Goes only where there is a way, but opens what locks its owner out.
-struct Seeker<'a>(&'a mut Ground);
-
-impl Walker for Seeker<'_> {
-    fn missing(&mut self, _: &Folder, _: &[u8]) -> Result<Turn> {
-        Ok(Turn::End)
-    }
-
-    fn blocked(&mut self, _: &Folder, _: &[u8]) -> Result<Turn> {
-        Ok(Turn::End)
-    }
-
-    fn locked(&mut self, folder: &Folder) -> Result<bool> {
-        unlock(self.0, folder)
-    }
-
-    fn entered(&mut self, folder: &Folder, name: &[u8]) -> Result<()> {
-        self.0.check_entered(folder, name)
-    }
-}
-
-/// Opens a directory to its owner until the layer ends.
-fn unlock(ground: &mut Ground, folder: &Folder) -> Result<bool> {
-    let parent = ground.enter_again(folder)?;
-    ground.touch(&parent)?;
-    Ok(remove::unlock(folder.as_fd()).is_ok())
 }
 
 /// Keeps nothing, and forgets whose it was; but for what is replaced, whose name stays this layer's.

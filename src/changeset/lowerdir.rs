@@ -5,35 +5,42 @@
 
 use std::os::fd::AsFd;
 
+use rustix::fs::AtFlags;
 use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use crate::changeset::attributes;
+use crate::changeset::attributes::Made;
 use crate::changeset::course::Course;
+use crate::changeset::course::Own;
 use crate::changeset::ground::Ground;
 use crate::changeset::ground::Parent;
-use crate::changeset::overlay::Found;
 use crate::changeset::overlay::Overlay;
-use crate::changeset::overlay::Seen;
-use crate::changeset::whiteout::join;
+use crate::changeset::overlay::is_own;
+use crate::changeset::overlay::mtime;
+use crate::changeset::tape::Timestamp;
+use crate::changeset::trail::Route;
+use crate::changeset::trail::Trail;
 use crate::changeset::whiteout::split;
 use crate::error::Result;
+use crate::fs::remove;
 use crate::fs::remove::handle;
 use crate::fs::rooted::Inode;
-use crate::fs::rooted::MAX_LINKS;
-use crate::fs::rooted::push;
 
 impl Ground {
     /// Marks what lies below at a path as removed.
     pub(super) fn whiteout(&mut self, path: &[u8]) -> Result<()> {
         let (parent, name) = split(path);
         let Some(parent) = self.resolve(parent)? else { return Ok(()) };
-        let path = join(&parent, name);
-        let Some(overlay) = self.overlay.as_deref().filter(|_| can_be(&path)) else { return Ok(()) };
-        let is_gone = overlay.knows_below() && overlay.below(&path)?.is_none();
-        if self.is_blocked(&parent)? {
+        if !can_be(&parent) || !can_be(name) {
+            return Ok(());
+        }
+        let Some(course) = &mut self.course else { return Ok(()) };
+        let is_gone = self.overlay.as_deref().is_some_and(Overlay::knows_below) && course.look_below(name)?.is_none();
+        if is_blocked(course.here()?) {
             return Ok(());
         }
         if is_gone {
@@ -57,15 +64,15 @@ impl Ground {
     /// Makes a directory hide what lies below it.
     pub(super) fn opaque(&mut self, path: &[u8]) -> Result<()> {
         let Some(path) = self.resolve(path)? else { return Ok(()) };
-        let Some(overlay) = self.overlay.as_deref().filter(|_| can_be(&path)) else { return Ok(()) };
+        let Some(overlay) = self.overlay.clone().filter(|_| can_be(&path)) else { return Ok(()) };
         if path.is_empty() && overlay.knows_below() {
             // overlayfs looks for the attribute everywhere but at the root.
             let root = self.parent(b"")?.inode;
             return if self.is_emptied(root) { Ok(()) } else { self.empty_root(root) };
         }
-        let is_directory = |found: Found| found.kind() == FileType::Directory;
-        let is_gone = overlay.knows_below() && !overlay.below(&path)?.is_some_and(is_directory);
-        if self.is_blocked(&path)? {
+        let Some(course) = &mut self.course else { return Ok(()) };
+        let is_gone = overlay.knows_below() && !course.is_directory_below()?;
+        if is_blocked(course.here()?) {
             return Ok(());
         }
         if is_gone {
@@ -73,26 +80,65 @@ impl Ground {
             return self.hide(&directory, None);
         }
         let directory = self.parent(&path)?;
-        let Some(overlay) = &self.overlay else { return Ok(()) };
         overlay
             .make_opaque(&directory.folder)
             .map_err(|error| self.rooted.error("set an attribute of", &path, error))?;
+        self.covered(directory.folder.path());
         self.hide(&directory, None)
     }
 
     /// Marks each name that the layers below have in their roots as removed.
     fn empty_root(&mut self, root: Inode) -> Result<()> {
-        let names = self.overlay.as_deref().map(Overlay::names_below).transpose()?.unwrap_or_default();
+        let names = self.names_below()?;
         names.iter().try_for_each(|name| self.whiteout(name))?;
         self.set_emptied(root);
+        self.is_bare = true;
         Ok(())
+    }
+
+    /// The names in the roots of the layers below, except whiteouts.
+    fn names_below(&self) -> Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        for layer in self.course.as_ref().map(Course::roots_below).unwrap_or_default() {
+            let fail = |error| layer.error("list", b"", error);
+            let root = layer.root()?;
+            let listed = remove::open_listed(root.as_fd(), b".").map_err(fail)?;
+            for entry in rustix::fs::Dir::new(listed).map_err(fail)? {
+                let entry = entry.map_err(fail)?;
+                let name = entry.file_name().to_bytes();
+                let is_whiteout = entry.file_type() == FileType::CharacterDevice
+                    && rustix::fs::statat(&root, name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?.st_rdev == 0;
+                if !matches!(name, b"." | b"..") && !is_whiteout {
+                    names.push(name.to_vec());
+                }
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Gives a new root the owner and the attributes that it has in the layers below, as far as these are known. Returns
+    /// its mode and time there.
+    pub(super) fn copy_root(&mut self, made: &Made<'_>) -> Result<Option<(u32, Timestamp)>> {
+        let Some(course) = &self.course else { return Ok(None) };
+        let Some((top, root)) = course.top()? else { return Ok(None) };
+        let copied = rustix::fs::fstat(&root).and_then(|stat| {
+            let attributes = attributes::copy_owner_and_xattrs(root.as_fd(), &stat, made, is_own)?;
+            Ok((attributes, stat.st_mode & 0o7777, mtime(&stat)))
+        });
+        let (attributes, mode, mtime) = copied.map_err(|error| top.error("copy the attributes of", b"", error))?;
+        self.budget.claim(attributes)?;
+        Ok(Some((mode, mtime)))
     }
 
     /// Makes a directory hide what lies below it: something else of its name did, in this layer.
     pub(super) fn cover(&mut self, parent: &Parent, name: &[u8]) -> Result<()> {
         let Some(overlay) = &self.overlay else { return Ok(()) };
         let child = parent.folder.child(name).and_then(|folder| overlay.make_opaque(&folder));
-        child.map_err(|error| self.error("set an attribute of", parent, name, error))
+        child.map_err(|error| self.error("set an attribute of", parent, name, error))?;
+        self.covered(&parent.folder.join(name));
+        Ok(())
     }
 
     /// A device 0/0, which everyone may make since Linux 5.8; where it is refused, an empty file with an attribute.
@@ -117,74 +163,34 @@ impl Ground {
         rustix::fs::setxattr(handle(parent.as_fd()), directory, b"x", XattrFlags::empty()).map_err(fail)
     }
 
-    /// The path to a directory with links resolved as they are seen through all layers; what is missing is taken for
-    /// a directory. None if it leads in circles.
-    pub(super) fn resolve(&self, path: &[u8]) -> Result<Option<Vec<u8>>> {
-        let Some(overlay) = &self.overlay else { return Ok(None) };
-        let mut course = Course::new(overlay, Some(&self.rooted))?;
-        let mut links = 0;
-        let mut ahead: Vec<Vec<u8>> = Vec::new();
-        push(&mut ahead, path);
-        while let Some(name) = ahead.pop() {
-            if name == b".." {
-                course.leave_to(course.depth().saturating_sub(1))?;
-                continue;
-            }
-            match course.look(&name)? {
-                Some(found) if found.kind() == FileType::Symlink => {
-                    if links == MAX_LINKS {
-                        return Ok(None);
-                    }
-                    links += 1;
-                    let target = found.target()?;
-                    if target.starts_with(b"/") {
-                        course.leave_to(0)?;
-                    }
-                    push(&mut ahead, &target);
-                }
-                _ => course.enter(&name),
-            }
+    /// Returns the path to a directory with its links resolved as they are seen through all layers; what is missing is taken
+    /// for a directory. None if it leads in circles. Else the cursor stands there.
+    pub(super) fn resolve(&mut self, path: &[u8]) -> Result<Option<Vec<u8>>> {
+        let Some(course) = &mut self.course else { return Ok(None) };
+        if let Some(route) = self.route.as_ref().filter(|route| route.path == path) {
+            course.go_to(&route.real);
+            return Ok(Some(route.real.clone()));
         }
-        Ok(Some(course.path()))
-    }
-
-    /// Whether this layer has something at a path, or on the way to it, that is no directory.
-    fn is_blocked(&self, path: &[u8]) -> Result<bool> {
-        let Some(overlay) = &self.overlay else { return Ok(false) };
-        if path.is_empty() {
-            return Ok(false);
+        let mut trail = Trail::default();
+        let real = course.resolve(path, &mut trail, &mut |steps| self.budget.follow_link(steps))?;
+        if let Some(real) = real.as_ref().filter(|_| trail.has_links) {
+            self.route = Some(Route::new(path, real, false, trail));
         }
-        Ok(match overlay.in_layer(&self.rooted, path)? {
-            Seen::Here(found) => found.kind() != FileType::Directory,
-            Seen::Hidden => true,
-            Seen::Nothing => false,
-        })
+        Ok(real)
     }
 
     /// Whether this layer hides all that lies below a directory.
-    pub(super) fn is_covered(&self, path: &[u8]) -> Result<bool> {
-        Ok(self.covered_from(path)?.is_some())
+    pub(super) fn is_covered(&mut self, path: &[u8]) -> Result<bool> {
+        let Some(course) = &mut self.course else { return Ok(false) };
+        course.go_to(path);
+        Ok(course.here()?.1)
     }
+}
 
-    /// How many names the path of the first directory has, on the way to this one, below which this layer hides all.
-    pub(super) fn covered_from(&self, path: &[u8]) -> Result<Option<usize>> {
-        let Some(overlay) = &self.overlay else { return Ok(None) };
-        let mut here = self.rooted.root()?;
-        if overlay.is_opaque(&here) {
-            return Ok(Some(0));
-        }
-        for (n, name) in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).enumerate() {
-            match here.child(name) {
-                Ok(child) => here = child,
-                Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
-                Err(error) => return Err(self.rooted.error("open", path, error)),
-            }
-            if overlay.is_opaque(&here) {
-                return Ok(Some(n + 1));
-            }
-        }
-        Ok(None)
-    }
+/// Whether the layer at hand has something that is not a directory at a path or on the way to it, or nothing below a
+/// directory that hides what lies below.
+fn is_blocked((own, covered): (Own, bool)) -> bool {
+    own == Own::Blocked || own == Own::Absent && covered
 }
 
 /// Whether anything can have this path: no name is longer (`NAME_MAX`).

@@ -74,6 +74,7 @@
 
 mod apply;
 mod attributes;
+mod budget;
 mod capture;
 mod changes;
 mod copy_up;
@@ -91,6 +92,7 @@ mod report;
 mod stack;
 mod stream;
 mod tape;
+mod trail;
 mod whiteout;
 
 use std::io::Read;
@@ -104,6 +106,7 @@ use crate::fs::atomic::Durability;
 use crate::fs::rooted::Rooted;
 
 pub(crate) use apply::Applier;
+pub(crate) use apply::Below;
 pub(crate) use attributes::hand_nothing_on;
 pub(crate) use capture::captured;
 pub use changes::Change;

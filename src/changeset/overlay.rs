@@ -1,12 +1,9 @@
 //! What overlayfs takes from a directory of `lowerdir`: its marks, and what is there through all layers below.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
-use rustix::fs::AtFlags;
 use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
@@ -20,9 +17,11 @@ use crate::changeset::attributes::Made;
 use crate::changeset::tape::Timestamp;
 use crate::error::Error;
 use crate::error::Result;
+use crate::fs::copy::Copied;
+use crate::fs::copy::copy_content;
+use crate::fs::copy::share_content;
 use crate::fs::remove::handle;
 use crate::fs::rooted::Folder;
-use crate::fs::rooted::Rooted;
 
 /// Where overlayfs looks for its own extended attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,41 +83,28 @@ pub(crate) fn id_maps() -> Option<String> {
     (!is_host).then(|| maps.concat())
 }
 
-/// What there is to know of the layers below, topmost first.
+/// How layers in overlay form are marked here, and whether the layers below are known.
 #[derive(Debug)]
 pub(super) struct Overlay {
     namespace: Namespace,
-    lower: Option<Vec<Rc<Rooted>>>,
+    knows_below: bool,
 }
 
-/// Something in a layer.
+/// A node of a lower layer.
 pub(super) struct Found {
     folder: Folder,
     name: Vec<u8>,
     pub(super) stat: Stat,
 }
 
-/// What one layer says of a path.
-pub(super) enum Seen {
-    Here(Found),
-    /// Whatever lies below is not visible.
-    Hidden,
-    Nothing,
-}
-
 impl Overlay {
-    pub(super) fn new(namespace: Namespace, lower: Option<Vec<Rooted>>) -> Overlay {
-        Overlay { namespace, lower: lower.map(|lower| lower.into_iter().map(Rc::new).collect()) }
+    pub(super) fn new(namespace: Namespace, knows_below: bool) -> Overlay {
+        Overlay { namespace, knows_below }
     }
 
-    /// Whether there is anything to know of the layers below.
+    /// Whether the layers below are known. If not, anything may be there.
     pub(super) fn knows_below(&self) -> bool {
-        self.lower.is_some()
-    }
-
-    /// The layers below that are known, the topmost first.
-    pub(super) fn lower(&self) -> &[Rc<Rooted>] {
-        self.lower.as_deref().unwrap_or_default()
+        self.knows_below
     }
 
     pub(super) fn attribute(&self, name: &str) -> String {
@@ -136,69 +122,6 @@ impl Overlay {
     /// Whether what has this name in a layer says that what lies below is removed.
     pub(super) fn is_whiteout(&self, folder: &Folder, name: &[u8], stat: &Stat) -> bool {
         self.namespace.is_whiteout(folder, name, stat)
-    }
-
-    /// What the layers below have at a path in which nothing is a link.
-    pub(super) fn below(&self, path: &[u8]) -> Result<Option<Found>> {
-        for layer in self.lower() {
-            match self.in_layer(layer, path)? {
-                Seen::Here(found) => return Ok(Some(found)),
-                Seen::Hidden => return Ok(None),
-                Seen::Nothing => {}
-            }
-        }
-        Ok(None)
-    }
-
-    pub(super) fn in_layer(&self, layer: &Rooted, path: &[u8]) -> Result<Seen> {
-        let fail = |error| layer.error("look at", path, error);
-        let mut here = layer.root()?;
-        let mut opaque = false;
-        let mut components = path.split(|byte| *byte == b'/').peekable();
-        while let Some(name) = components.next() {
-            let stat = match rustix::fs::statat(&here, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => stat,
-                Err(Errno::NOENT | Errno::NAMETOOLONG) if opaque => return Ok(Seen::Hidden),
-                Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Seen::Nothing),
-                Err(error) => return Err(fail(error)),
-            };
-            if self.is_whiteout(&here, name, &stat) {
-                return Ok(Seen::Hidden);
-            }
-            if components.peek().is_none() {
-                return Ok(Seen::Here(Found { folder: here, name: name.to_vec(), stat }));
-            }
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                return Ok(Seen::Hidden);
-            }
-            here = here.child(name).map_err(fail)?;
-            opaque |= self.is_opaque(&here);
-        }
-        Ok(Seen::Nothing)
-    }
-
-    /// Gives a root the owner and the attributes that it has in the layers below, as far as these are known. Returns its
-    /// mode and time there.
-    pub(super) fn copy_root(&self, made: &Made<'_>) -> Result<Option<(u32, Timestamp)>> {
-        let Some(top) = self.lower().first() else { return Ok(None) };
-        let root = top.root()?;
-        let copied = rustix::fs::fstat(&root).and_then(|stat| {
-            attributes::copy_owner_and_xattrs(root.as_fd(), &stat, made, is_own)?;
-            Ok((stat.st_mode & 0o7777, mtime(&stat)))
-        });
-        copied.map(Some).map_err(|error| top.error("copy the attributes of", b"", error))
-    }
-
-    /// The names in the roots of the layers below.
-    pub(super) fn names_below(&self) -> Result<Vec<Vec<u8>>> {
-        let mut names = Vec::new();
-        for layer in self.lower() {
-            let fail = |error| layer.error("list", b"", error);
-            names.extend(list(&layer.root()?).map_err(fail)?);
-        }
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
     }
 }
 
@@ -225,38 +148,31 @@ impl Found {
     }
 
     /// Sets owner and extended attributes of a copy, except for overlayfs' own.
-    pub(super) fn copy_owner_and_xattrs(&self, made: &Made<'_>) -> Result<(), Errno> {
+    /// Returns the size of the attributes in bytes.
+    pub(super) fn copy_owner_and_xattrs(&self, made: &Made<'_>) -> Result<u64, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let original = rustix::fs::openat(&self.folder, &self.name[..], flags, Mode::empty())?;
         attributes::copy_owner_and_xattrs(original.as_fd(), &self.stat, made, is_own)
     }
 
-    pub(super) fn copy_content(&self, copy: OwnedFd) -> Result<OwnedFd> {
+    /// Copies the content to a new file, which shares its blocks where the file system can do that. Holes stay holes.
+    pub(super) fn copy_content(&self, copy: OwnedFd, copied: Copied<'_>) -> Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let original = rustix::fs::openat(&self.folder, &self.name[..], flags, Mode::empty());
-        let mut copy = File::from(copy);
-        io::copy(&mut File::from(original.map_err(|error| self.fail(error))?), &mut copy)?;
+        let (original, mut copy) = (File::from(original.map_err(|error| self.fail(error))?), File::from(copy));
+        if !share_content(&original, &copy, &self.stat, copied)? {
+            let done = copy_content(&original, &mut copy, &self.stat, copied);
+            done.map_err(|error| Error::io("copy", &crate::fs::to_path(&self.folder.join(&self.name)), error))?;
+        }
         Ok(copy.into())
     }
 }
 
-fn mtime(stat: &Stat) -> Timestamp {
+pub(super) fn mtime(stat: &Stat) -> Timestamp {
     Timestamp { seconds: stat.st_mtime, nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) }
 }
 
 /// Whether an attribute is overlayfs' own here. What images have of this kind has a name with another `overlay.`.
-fn is_own(name: &[u8]) -> bool {
+pub(super) fn is_own(name: &[u8]) -> bool {
     attributes::is_overlays(name) && !name.windows(16).any(|window| window == b"overlay.overlay.")
-}
-
-fn list(folder: &Folder) -> Result<Vec<Vec<u8>>, Errno> {
-    let listed = crate::fs::remove::open_listed(folder.as_fd(), b".")?;
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::new(listed)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if !matches!(&name[..], b"." | b"..") {
-            names.push(name);
-        }
-    }
-    Ok(names)
 }

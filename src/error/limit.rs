@@ -38,6 +38,8 @@ pub enum Limit {
     FileSize,
     /// The bytes of a path in a layer, or of a link's target.
     PathLength,
+    /// The steps that targets of symbolic links add to the paths of a layer's entries.
+    LinkSteps,
     /// The bytes of an extended header or a long name in a layer.
     ExtensionSize,
     /// How many pieces a file with holes has.
@@ -73,6 +75,7 @@ impl fmt::Display for Limit {
             Limit::Entries => "number of entries",
             Limit::FileSize => "bytes of a file",
             Limit::PathLength => "bytes of a path",
+            Limit::LinkSteps => "steps through symbolic links",
             Limit::ExtensionSize => "bytes of an extended header",
             Limit::SparseSegments => "pieces of a sparse file",
             Limit::Reported => "number of things left out",

@@ -14,6 +14,7 @@
 
 pub(crate) mod aside;
 pub(crate) mod atomic;
+pub(crate) mod copy;
 pub(crate) mod descent;
 pub(crate) mod dir;
 pub(crate) mod disk_usage;

@@ -141,6 +141,11 @@ pub(crate) trait Walker {
     /// `name` in `folder` was entered.
     fn entered(&mut self, folder: &Folder, name: &[u8]) -> Result<()>;
 
+    /// `name` in `folder` is a symbolic link that is followed.
+    fn followed(&mut self, _folder: &Folder, _name: &[u8], _target: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
     /// A directory was left by way of `..`, though something may have been made on the way to it.
     fn turned_back(&mut self) {}
 }
@@ -287,6 +292,7 @@ impl Rooted {
                 Step::Link(_) if links == MAX_LINKS => return Err(self.error("resolve", path, Errno::LOOP)),
                 Step::Link(target) => {
                     links += 1;
+                    walker.followed(&here, &name, &target)?;
                     if target.starts_with(b"/") {
                         here = self.root()?;
                         inode = root;

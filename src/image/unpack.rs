@@ -6,6 +6,7 @@ use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
 use crate::changeset::Applier;
+use crate::changeset::Below;
 use crate::changeset::Layout;
 use crate::changeset::Options;
 use crate::changeset::Source;
@@ -222,11 +223,11 @@ fn overlay(
         };
         rustix::fs::mkdirat(&all, (n + 1).to_string(), Mode::RWXU)
             .map_err(|error| Error::io("make a directory in", target, error.into()))?;
-        let lower = (1..=n).rev().map(open).collect::<Result<_>>()?;
-        let mut applier = Applier::above(lower, open(n + 1)?, options)?;
-        if let Some(below) = below.take() {
-            applier = applier.going_on(below);
-        }
+        let root = open(n + 1)?;
+        let mut applier = match below.take() {
+            Some(below) => below.next_layer(root)?,
+            None => Applier::above(Below::new(Vec::new(), options), root, options)?,
+        };
         applier.describe_root()?;
         apply(&mut applier, n, layers.len(), layer, tars, options)?;
         below = Some(applier);

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::record::Record;
 use crate::changeset::Applier;
+use crate::changeset::Below;
 use crate::changeset::Layout;
 use crate::changeset::Options;
 use crate::changeset::Ownership;
@@ -134,18 +135,14 @@ impl Image {
             let mut below = known.last();
             let mut records = Vec::new();
             let mut reported = known.bytes_of_lists();
+            let lower: Vec<Rooted> =
+                chains[..done].iter().rev().map(|chain| Rooted::open(&path(chain))).collect::<Result<_>>()?;
+            let mut lower = Below::new(lower, options);
             for (n, aside) in asides.iter().enumerate() {
-                let mut lower: Vec<Rooted> = Vec::new();
-                for (aside, chain) in asides[..n].iter().zip(&chains[done..]).rev() {
-                    lower.push(Rooted::new(aside.open()?, &path(chain)));
-                }
-                for chain in chains[..done].iter().rev() {
-                    lower.push(Rooted::open(&path(chain))?);
-                }
                 let root = Rooted::new(aside.open()?, &path(&chains[done + n]));
                 let layer = &layers[done + n];
                 let apply = || unpack_layer(lower, root, &below, layer, tars, options);
-                below = apply().context(|| format!("layer {} of {}", done + n + 1, layers.len()))?;
+                (below, lower) = apply().context(|| format!("layer {} of {}", done + n + 1, layers.len()))?;
                 // All records are held together, and each has the places of those below.
                 reported += below.bytes_of_lists();
                 check_bytes(reported)?;
@@ -223,13 +220,13 @@ impl Known {
 }
 
 fn unpack_layer(
-    lower: Vec<Rooted>,
+    lower: Below,
     root: Rooted,
     below: &Record,
     layer: &Layer,
     tars: &mut Tars,
     options: &Options<'_>,
-) -> Result<Record> {
+) -> Result<(Record, Below)> {
     let left_out: HashSet<Vec<u8>> = below.left_out.iter().cloned().collect();
     let applier = Applier::above(lower, root, options)?;
     let mut applier = applier.remembering((below.entries, below.bytes, below.claimed), left_out);
@@ -237,8 +234,8 @@ fn unpack_layer(
     apply_next(&mut applier, tars, options, Some(layer.descriptor()))?;
     options.observer.event(&Event::Unpacked { layer: layer.descriptor() });
     let (left_out, claimed) = (applier.left_out(), applier.claimed());
-    let done = applier.into_report();
-    Ok(Record {
+    let (lower, done) = applier.finish();
+    let record = Record {
         diff_id: Some(layer.diff_id()),
         entries: done.entries,
         bytes: done.bytes,
@@ -246,7 +243,8 @@ fn unpack_layer(
         disk: 0,
         skipped: done.skipped,
         left_out,
-    })
+    };
+    Ok((record, lower))
 }
 
 /// Opens a record, and keeps it from being removed. None if it is not there, or about to go.

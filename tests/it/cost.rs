@@ -1,3 +1,4 @@
-//! What hostile images cost: memory, written bytes and time, as functions of their size (P9).
+//! Cost oracles (P9): memory, bytes on the disk and work of an operation, and how they grow with its input.
 
 mod memory;
+mod overlay;

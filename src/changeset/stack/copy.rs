@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::io::Read;
-use std::io::Seek;
-use std::io::SeekFrom;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -27,6 +25,8 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::event::Cancel;
+use crate::fs::copy::copy_content;
+use crate::fs::copy::copy_reader;
 use crate::fs::descent::Descent;
 use crate::fs::dir::Dir;
 use crate::fs::rooted::Inode;
@@ -60,6 +60,7 @@ struct Copy<'a> {
     names: HashMap<Inode, Vec<u8>>,
     /// Of each directory on the way, what it is to look like.
     levels: Vec<Level>,
+    cancel: &'a Cancel,
 }
 
 struct Level {
@@ -84,7 +85,7 @@ impl Stack {
         attributes::hand_nothing_on(&target.fd());
         let level = Level { name: Vec::new(), stat: root, ahead: self.list()?.into_iter() };
         let names = HashMap::new();
-        let mut copy = Copy { stack: self, target, rooted, method, unreadable, names, levels: vec![level] };
+        let mut copy = Copy { stack: self, target, rooted, method, unreadable, names, levels: vec![level], cancel };
         while copy.step()? {
             cancel.check()?;
         }
@@ -182,8 +183,8 @@ impl Copy<'_> {
         match original.file(name, stat) {
             Ok((file, _)) => self.content(file, &mut copy, stat),
             Err(error) if is_denied(&error) => {
-                let mut read = || io::copy(&mut (self.unreadable)(&self.target.join(name))?, &mut copy);
-                read().map(drop)
+                let mut read = (self.unreadable)(&self.target.join(name))?;
+                copy_reader(&mut read, &mut copy, &mut |_| self.cancel.check())
             }
             Err(error) => return Err(error),
         }
@@ -198,12 +199,11 @@ impl Copy<'_> {
         describe().map_err(|error| self.target.error("set the attributes of", name, error))
     }
 
-    fn content(&self, mut file: File, copy: &mut File, stat: &Stat) -> io::Result<()> {
+    fn content(&self, file: File, copy: &mut File, stat: &Stat) -> io::Result<()> {
         if self.method == CopyMethod::Reflink && stat.st_size > 0 {
             return Ok(rustix::fs::ioctl_ficlone(&*copy, &file)?);
         }
-        let is_dense = stat.st_blocks.saturating_mul(512) >= stat.st_size;
-        if is_dense { io::copy(&mut file, copy).map(drop) } else { copy_data(&mut file, copy, stat) }
+        copy_content(&file, copy, stat, &mut |_| self.cancel.check())
     }
 
     /// What is no file and no directory has a name to be described by only.
@@ -228,25 +228,6 @@ fn dress(original: BorrowedFd<'_>, stat: &Stat, directory: BorrowedFd<'_>) -> Re
     attributes::copy_owner_and_xattrs(original, stat, &made, attributes::is_overlays)?;
     made.set_mode(stat.st_mode & 0o7777)?;
     made.set_times(mtime(stat))
-}
-
-/// Copies what is no hole.
-fn copy_data(file: &mut File, copy: &mut File, stat: &Stat) -> io::Result<()> {
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
-    let mut at = 0;
-    while at < size {
-        let start = match rustix::fs::seek(&*file, rustix::fs::SeekFrom::Data(at)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => break,
-            Err(error) => return Err(error.into()),
-        };
-        let end = rustix::fs::seek(&*file, rustix::fs::SeekFrom::Hole(start))?;
-        file.seek(SeekFrom::Start(start))?;
-        copy.seek(SeekFrom::Start(start))?;
-        io::copy(&mut (&*file).take(end - start), copy)?;
-        at = end;
-    }
-    copy.set_len(size)
 }
 
 fn is_denied(error: &Error) -> bool {
