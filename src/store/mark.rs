@@ -10,6 +10,7 @@ use rustix::fs::Stat;
 
 use super::Store;
 use super::checkouts::Checkouts;
+use super::graph::Child;
 use super::graph::Graph;
 use super::graph::Node;
 use super::graph::is_document;
@@ -23,7 +24,6 @@ use crate::digest::Digest;
 use crate::error::Context;
 use crate::error::Error;
 use crate::error::Result;
-use crate::manifest::MAX_DOCUMENT;
 
 /// How often names are read again that change while they are followed.
 const MAX_READINGS: usize = 100;
@@ -34,6 +34,8 @@ pub(super) struct Marks {
     graph: Graph,
     kept: HashSet<Digest>,
     followed: HashSet<Digest>,
+    /// Content of unknown types that was searched for digests, and whether an index or a name lists it.
+    searched: HashSet<(Digest, bool)>,
     /// Documents that speak of others, by what they speak of.
     referrers: HashMap<Digest, Vec<Descriptor>>,
     /// The configurations of images that are kept.
@@ -55,6 +57,7 @@ impl Marks {
             graph: Graph::new(store),
             kept: HashSet::new(),
             followed: HashSet::new(),
+            searched: HashSet::new(),
             referrers: HashMap::new(),
             configs: Vec::new(),
             names: None,
@@ -69,7 +72,7 @@ impl Marks {
 
     /// Marks what one root leads to, as far as it can be read.
     pub(super) fn reach(&mut self, root: &Descriptor) -> Result<()> {
-        self.follow(root.clone())
+        self.follow_all(if is_document(root) { Child::Typed(root.clone()) } else { Child::Unknown(root.clone()) })
     }
 
     pub(super) fn into_kept(self) -> HashSet<Digest> {
@@ -128,18 +131,14 @@ impl Marks {
         Ok(())
     }
 
-    /// Marks what something leads to that must be there: a name whose document is gone may lead to anything.
+    /// Marks a document that must be there, and all that it leads to: a name whose document is gone may lead to
+    /// anything. A document of an unknown type leads to every digest in it.
     fn root(&mut self, descriptor: Descriptor) -> Result<()> {
-        let digest = descriptor.digest;
-        let is_followed = is_document(&descriptor);
-        if is_followed && self.graph.node(&descriptor)?.is_none() {
-            return Err(Error::not_found(format!("document {digest}")));
+        if !is_document(&descriptor) {
+            return self.follow_all(Child::Unknown(descriptor));
         }
-        if !is_followed && descriptor.size <= MAX_DOCUMENT {
-            // Of a type that is not known here, it may lead to others all the same.
-            let node = self.graph.node(&descriptor)?;
-            self.keep(digest);
-            return node.map_or(Ok(()), |node| node.children.iter().try_for_each(|child| self.follow(child.clone())));
+        if self.graph.node(&descriptor)?.is_none() {
+            return Err(Error::not_found(format!("document {}", descriptor.digest)));
         }
         self.follow(descriptor)
     }
@@ -186,24 +185,65 @@ impl Marks {
         self.kept.insert(digest);
     }
 
-    /// Marks a blob, and if it is a document, all that it leads to and all that speak of it. What is not there leads
-    /// nowhere: an index lists images that were never pulled.
     fn follow(&mut self, start: Descriptor) -> Result<()> {
+        self.follow_all(Child::Typed(start))
+    }
+
+    /// Marks a blob, and if it is a document, all that it leads to and all that speak of it. Content that is not there
+    /// leads to nothing: an index lists images that were never pulled.
+    fn follow_all(&mut self, start: Child) -> Result<()> {
         let mut ahead = vec![start];
-        while let Some(descriptor) = ahead.pop() {
-            let digest = descriptor.digest;
+        while let Some(child) = ahead.pop() {
+            let digest = child.digest();
             if self.kept.insert(digest) {
-                ahead.extend(self.referrers.get(&digest).into_iter().flatten().cloned());
+                ahead.extend(self.referrers.get(&digest).into_iter().flatten().cloned().map(Child::Typed));
             }
-            if !is_document(&descriptor) || !self.followed.insert(digest) {
-                continue;
+            match child {
+                Child::Typed(descriptor) => self.typed(&descriptor, &mut ahead)?,
+                Child::Unknown(_) => self.search(digest, true, &mut ahead)?,
+                Child::Mentioned(_) => self.mentioned(digest, &mut ahead)?,
             }
-            let Some(node) = self.graph.node(&descriptor)? else {
-                self.followed.remove(&digest);
-                continue;
-            };
-            self.configs.extend(node.config.clone());
-            ahead.extend(node.children.iter().cloned());
+        }
+        Ok(())
+    }
+
+    fn typed(&mut self, descriptor: &Descriptor, ahead: &mut Vec<Child>) -> Result<()> {
+        if !is_document(descriptor) || !self.followed.insert(descriptor.digest) {
+            return Ok(());
+        }
+        match self.graph.node(descriptor)? {
+            Some(node) => {
+                self.configs.extend(node.config.clone());
+                ahead.extend(node.next());
+            }
+            None => {
+                self.followed.remove(&descriptor.digest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Searches content of an unknown type for digests.
+    fn search(&mut self, digest: Digest, is_listed: bool, ahead: &mut Vec<Child>) -> Result<()> {
+        if self.searched.contains(&(digest, is_listed)) {
+            return Ok(());
+        }
+        if let Some(found) = self.graph.mentions(digest, is_listed)? {
+            self.searched.insert((digest, is_listed));
+            ahead.extend(found.into_iter().map(Child::Mentioned));
+        }
+        Ok(())
+    }
+
+    /// Finds out what content is of which only the digest is known.
+    fn mentioned(&mut self, digest: Digest, ahead: &mut Vec<Child>) -> Result<()> {
+        if self.followed.contains(&digest) || self.searched.contains(&(digest, false)) {
+            return Ok(());
+        }
+        let Some(size) = self.graph.size_of(digest)? else { return Ok(()) };
+        match self.graph.sniff(digest, size)? {
+            Some(node) => ahead.push(Child::Typed(node.descriptor.clone())),
+            None => self.search(digest, false, ahead)?,
         }
         Ok(())
     }

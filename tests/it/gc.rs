@@ -156,6 +156,34 @@ fn unknown_documents_keep_every_digest_in_them() {
     assert_eq!(store.gc_with(&at_once()).unwrap().blobs, []);
 }
 
+/// A document of an unknown type keeps what it names, however deep it is nested, in an index as well, and on from there.
+#[test]
+fn unknown_documents_are_followed_everywhere() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    let image = two_layers().tag(&store, &name("image")).unwrap();
+    store.untag(&name("image")).unwrap();
+    let unknown = MediaType::from("application/vnd.example.unknown.v1+json");
+    let write = |text: String| store.write(unknown.clone(), text.as_bytes()).unwrap();
+    let deep = write(format!("{}\"{}\"{}", "[".repeat(10_000), image.digest, "]".repeat(10_000)));
+    let escaped = write(format!("{{\"see\":\"{}\"}}", deep.digest.to_string().replace(':', "\\u003a")));
+    let outer = write(format!("see: {}", escaped.digest));
+    let index = json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [outer] });
+    let root = store.write(MediaType::OCI_INDEX, index.to_string().as_bytes()).unwrap();
+    store.tag(&name("index"), &root).unwrap();
+    assert_eq!(store.gc_with(&at_once()).unwrap().blobs, []);
+    assert!(store.image_at(&image).unwrap().is_complete().unwrap());
+
+    let path = blob_path(&store, &outer);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "x".repeat(outer.size as usize)).unwrap();
+    let error = failure(store.gc_with(&at_once()));
+    assert!(error.to_string().contains(&format!("document {}", outer.digest)), "{error}");
+    assert!(store.contains(&image).unwrap());
+    store.untag(&name("index")).unwrap();
+    assert_eq!(store.gc_with(&at_once()).unwrap().blobs.len(), 8);
+}
+
 /// Cases 106 and 110: who cannot know what is needed deletes nothing, and says why.
 #[test]
 fn what_cannot_be_read_stops_all() {
