@@ -1,5 +1,6 @@
 //! Turning a registry's refusal into an error.
 
+use std::io;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -49,6 +50,31 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     match text.trim().parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => httpdate::parse_http_date(text).ok().map(|date| date.duration_since(now).unwrap_or_default()),
+    }
+}
+
+/// When a connection failed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Request,
+    Answer,
+}
+
+/// The kind of an error of the operating system on a connection to this host.
+pub(super) fn of_io(error: &io::Error, host: String, is_https: bool, phase: Phase) -> ErrorKind {
+    let reason = error.to_string();
+    // The standard library gives an unknown host no kind of its own.
+    let is_unknown_host = || reason.starts_with("failed to lookup address");
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::AddrNotAvailable
+        | io::ErrorKind::NotFound => ErrorKind::Connect { host, reason },
+        _ if phase == Phase::Request && is_unknown_host() => ErrorKind::Connect { host, reason },
+        io::ErrorKind::TimedOut => ErrorKind::TimedOut { host, which: "idle" },
+        io::ErrorKind::InvalidData if is_https => ErrorKind::Tls { host, reason },
+        _ => ErrorKind::Network { host, reason },
     }
 }
 

@@ -3,129 +3,39 @@
 //! The client is told to follow no redirects, take no proxy from the environment, decode nothing and give up on
 //! nothing by itself: all of that is decided here and by the callers.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::io::Read;
-use std::sync::Mutex;
-use std::time::Duration;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
+
+use super::fault::{Phase, of_io};
 use super::host::Host;
 use super::pace::Permit;
 use super::proxy::Proxy;
-use super::secret::Secret;
-use super::url::Origin;
-use super::url::Url;
-use super::url::may_redirect;
+use super::reach::{Lead, Names, OutOfReach, Reach, Way};
+pub(super) use super::request::{Content, Payload, Redirects, Request, Timeouts};
+use super::request::{LONGEST, Sending};
+use super::url::{Origin, Url};
 
-use crate::error::Error;
-use crate::error::ErrorKind;
-use crate::error::Limit;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Limit, Result};
 use crate::sync::lock;
 
 /// How often one request is redirected.
 const MAX_REDIRECTS: u64 = 6;
+/// Bytes of an answer's headers, with interim answers, and of a body's trailers. An answer that arrives at once may have
+/// more.
 const MAX_HEADERS: usize = 64 << 10;
+/// Also the client's limit on headers. It counts what follows an interim answer in its buffer, body included.
 const BUFFER: usize = 128 << 10;
 /// How many bytes of an answer that nobody wants are read, so that its connection can be used again.
 const SMALL_REST: u64 = 4 << 10;
 /// For how long more of it is waited for. One wait may last as long as any between two pieces.
 const BRIEFLY: Duration = Duration::from_millis(200);
-
-/// No limit is longer: an `Instant` has a largest value, and sizes come from outside.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// Time limits.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Timeouts {
-    pub(super) connect: Duration,
-    /// Between two pieces of an answer.
-    pub(super) idle: Duration,
-    /// For one request and its answer, besides what its size allows.
-    pub(super) total: Duration,
-    /// Bytes per second below which an answer takes too long.
-    pub(super) slowest: u64,
-}
-
-impl Timeouts {
-    fn deadline(&self, bytes: u64) -> Duration {
-        self.total.saturating_add(Duration::from_secs(bytes / self.slowest.max(1))).min(LONGEST)
-    }
-}
-
-/// Where redirects may lead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Redirects {
-    /// To other hosts too, but without credentials.
-    Anywhere,
-    /// Only within the same origin.
-    SameOrigin,
-}
-
-/// What a request brings along. It is opened anew for each attempt.
-#[derive(Clone, Copy)]
-pub(super) enum Payload<'a> {
-    None,
-    Bytes(&'a [u8]),
-    /// So many bytes.
-    Stream(&'a dyn Content, u64),
-}
-
-/// Bytes that can be read more than once.
-pub(super) trait Content {
-    /// A reader of the bytes, from the first.
-    fn open(&self) -> Result<Box<dyn Read + '_>>;
-}
-
-#[derive(Clone)]
-pub(super) struct Request<'a> {
-    pub(super) method: &'static str,
-    pub(super) url: Url,
-    pub(super) headers: Vec<(&'static str, String)>,
-    /// Sent to the request's origin and to no other.
-    pub(super) authorization: Option<Secret>,
-    pub(super) redirects: Redirects,
-    /// How many bytes the answer is expected to have.
-    pub(super) expected: u64,
-    pub(super) payload: Payload<'a>,
-    /// Whether the host must not know who we are.
-    pub(super) as_nobody: bool,
-}
-
-impl<'a> Request<'a> {
-    pub(super) fn get(url: Url) -> Request<'a> {
-        Request {
-            method: "GET",
-            url,
-            headers: Vec::new(),
-            authorization: None,
-            redirects: Redirects::Anywhere,
-            expected: 0,
-            payload: Payload::None,
-            as_nobody: false,
-        }
-    }
-
-    pub(super) fn head(url: Url) -> Request<'a> {
-        Request { method: "HEAD", ..Request::get(url) }
-    }
-
-    pub(super) fn delete(url: Url) -> Request<'a> {
-        Request { method: "DELETE", redirects: Redirects::SameOrigin, ..Request::get(url) }
-    }
-
-    /// A request that changes something. What it brings along goes to no other origin.
-    pub(super) fn send(method: &'static str, url: Url, payload: Payload<'a>) -> Request<'a> {
-        Request { method, payload, redirects: Redirects::SameOrigin, ..Request::get(url) }
-    }
-
-    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Request<'a> {
-        self.headers.push((name, value.into()));
-        self
-    }
-}
 
 /// An answer: of any status but a redirect.
 pub(super) struct Response {
@@ -210,6 +120,7 @@ impl Read for Body {
         if let Some(permit) = &self.permit {
             permit.adopt();
         }
+        RECEIVED.set(0);
         match self.reader.read(buffer) {
             Ok(count) => {
                 self.left = self.left.map(|left| left.saturating_sub(count as u64));
@@ -245,7 +156,7 @@ impl Drop for Body {
 
 /// Sends requests. Connections are kept and used again.
 pub(super) struct Http {
-    agent: ureq::Agent,
+    agents: Agents,
     /// The proxy for encrypted connections, and where it is not for; plain ones are made directly.
     proxy: Option<(ureq::Proxy, Proxy)>,
     timeouts: Timeouts,
@@ -253,14 +164,15 @@ pub(super) struct Http {
     hosts: HashMap<Origin, Special>,
     /// The hosts that have answered, with their ports.
     reached: Mutex<HashSet<String>>,
+    names: Arc<Names>,
 }
 
 /// What holds for one host only.
 struct Special {
     /// Connections of its own, where they are secured otherwise than others.
-    agent: Option<ureq::Agent>,
+    agents: Option<Agents>,
     /// The same for requests that somebody else sends there: without saying who we are.
-    visiting: Option<ureq::Agent>,
+    visiting: Option<Agents>,
     headers: Vec<(String, String)>,
 }
 
@@ -272,19 +184,20 @@ impl Http {
         proxy: Option<Proxy>,
         hosts: &[(Origin, Host)],
     ) -> Result<Http> {
+        let names = Arc::<Names>::default();
+        let agents = |host: &Host| Ok::<_, Error>(Agents::new(config(timeouts, user_agent, host)?, &names));
         let special = |(origin, host): &(Origin, Host)| {
-            let secured = |host: &Host| -> Result<Option<ureq::Agent>> {
-                host.is_secured_otherwise().then(|| agent(timeouts, user_agent, host)).transpose()
-            };
+            let secured = |host: &Host| host.is_secured_otherwise().then(|| agents(host)).transpose();
             let visiting = secured(&host.without_identity())?;
-            Ok((origin.clone(), Special { agent: secured(host)?, visiting, headers: host.headers.clone() }))
+            Ok((origin.clone(), Special { agents: secured(host)?, visiting, headers: host.headers.clone() }))
         };
         Ok(Http {
-            agent: agent(timeouts, user_agent, &Host::new())?,
+            agents: agents(&Host::new())?,
             proxy: proxy.map(|proxy| Ok::<_, Error>((usable(&proxy)?, proxy))).transpose()?,
             timeouts,
             hosts: hosts.iter().map(special).collect::<Result<_>>()?,
             reached: Mutex::default(),
+            names: Arc::clone(&names),
         })
     }
 
@@ -293,32 +206,41 @@ impl Http {
         lock(&self.reached).contains(host)
     }
 
+    /// Checks the text of an address that an answer names, and returns how narrow an address its name may resolve to.
+    pub(super) fn limit(&self, lead: &Lead, to: &Origin) -> Result<Reach> {
+        lead.limit(to, self.names.reach(&lead.from))
+    }
+
     /// Sends a request and follows redirects as far as it allows. Credentials, headers of the host and certificates
     /// stay with the request's origin, and do not come back once it was left.
     pub(super) fn send(&self, request: &Request<'_>) -> Result<Response> {
-        let mut url = request.url.clone();
-        let mut known = !request.as_nobody;
+        let mut hop = Hop { url: request.url.clone(), known: !request.as_nobody, limit: Reach::Link };
+        let mut lead = request.lead.clone();
         for _ in 0..=MAX_REDIRECTS {
-            known &= url.origin == request.url.origin;
-            let answer = self.send_once(request, &url, known)?;
+            hop.known &= hop.url.origin == request.url.origin;
+            if let Some(lead) = &lead {
+                hop.limit = hop.limit.min(self.limit(lead, &hop.url.origin)?);
+            }
+            let answer = self.send_once(request, &hop, lead.as_ref())?;
             let Some(location) = redirect(&answer) else { return Ok(answer) };
             if !matches!(request.method, "GET" | "HEAD") && !matches!(answer.status(), 307 | 308) {
                 // The others would make another request of it (RFC 9110, section 15.4).
                 return Ok(answer);
             }
-            let next = url.join(location)?;
+            let next = hop.url.join(location)?;
             if request.redirects == Redirects::SameOrigin && next.origin != request.url.origin {
-                let reason = format!("{} redirects to {}, another host", url.origin, next.origin);
+                let reason = format!("{} redirects to {}, another host", hop.url.origin, next.origin);
                 return Err(ErrorKind::Authentication { reason }.into());
             }
-            may_redirect(&url.origin, &next.origin)?;
-            url = next;
+            lead = Some(Lead { from: hop.url.origin, way: Way::Redirect });
+            hop.url = next;
         }
         Err(Error::limit(Limit::Redirects, MAX_REDIRECTS).context(format!("{} {}", request.method, request.url)))
     }
 
-    /// `known`: whether the host may know who we are.
-    fn send_once(&self, request: &Request<'_>, url: &Url, known: bool) -> Result<Response> {
+    fn send_once(&self, request: &Request<'_>, hop: &Hop, lead: Option<&Lead>) -> Result<Response> {
+        let Hop { url, known, limit } = hop;
+        let (known, limit) = (*known, *limit);
         let special = self.hosts.get(&url.origin);
         let builder = || {
             let mut builder = ureq::http::Request::builder().method(request.method).uri(url.full());
@@ -333,8 +255,8 @@ impl Http {
             }
             builder
         };
-        let own = special.and_then(|special| if known { special.agent.as_ref() } else { special.visiting.as_ref() });
-        let agent = own.unwrap_or(&self.agent);
+        let own = special.and_then(|special| if known { special.agents.as_ref() } else { special.visiting.as_ref() });
+        let agent = own.unwrap_or(&self.agents).within(limit);
         let inner = match request.payload {
             Payload::None => self.run_surely(agent, builder, url, request.expected, ()),
             Payload::Bytes(bytes) => {
@@ -346,7 +268,7 @@ impl Http {
                 }
             }
             Payload::Stream(content, length) => {
-                let mut sending = Sending { reader: content.open()?, failure: None };
+                let mut sending = Sending::new(content)?;
                 let body = ureq::SendBody::from_reader(&mut sending);
                 let builder = builder().header("content-length", length);
                 let sent = self.run(agent, builder, url, length, body, Connection::Kept);
@@ -357,7 +279,10 @@ impl Http {
                 }
             }
         };
-        let inner = inner.map_err(|error| fault(error, &url.origin, Phase::Request))?;
+        let inner = inner.map_err(|error| match (lead, out_of_reach(&error)) {
+            (Some(lead), Some(why)) => lead.refuse(&url.origin, &why.to_string()),
+            _ => fault(error, &url.origin, Phase::Request),
+        })?;
         lock(&self.reached).insert(url.origin.authority());
         Ok(Response::new(request.method, url, inner))
     }
@@ -402,6 +327,15 @@ impl Http {
     }
 }
 
+/// One address on the way of a request.
+struct Hop {
+    url: Url,
+    /// Whether the host may know who we are.
+    known: bool,
+    /// The narrowest address that the host's name may resolve to.
+    limit: Reach,
+}
+
 /// Which connection a request takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Connection {
@@ -410,25 +344,129 @@ enum Connection {
     New,
 }
 
-/// Reads what is sent, and keeps the error that ends it.
-struct Sending<'a> {
-    reader: Box<dyn Read + 'a>,
-    failure: Option<Error>,
+/// Agents with the same settings, one for each limit on the addresses that they connect to. Their connections are
+/// kept apart, so that a request gets none to an address that it would not be allowed to connect to.
+struct Agents {
+    config: ureq::config::Config,
+    names: Arc<Names>,
+    made: [OnceLock<ureq::Agent>; 4],
 }
 
-impl Read for Sending<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer).map_err(|error| {
-            if error.kind() == io::ErrorKind::Interrupted {
-                return error;
-            }
-            self.failure = Some(error.into());
-            io::ErrorKind::Other.into()
+impl Agents {
+    fn new(config: ureq::config::Config, names: &Arc<Names>) -> Agents {
+        Agents { config, names: Arc::clone(names), made: Default::default() }
+    }
+
+    fn within(&self, limit: Reach) -> &ureq::Agent {
+        self.made[limit as usize].get_or_init(|| {
+            let resolver =
+                LimitedResolver { system: DefaultResolver::default(), limit, names: Arc::clone(&self.names) };
+            ureq::Agent::with_parts(self.config.clone(), DefaultConnector::new().chain(Metered), resolver)
         })
     }
 }
 
-fn agent(timeouts: Timeouts, user_agent: &str, host: &Host) -> Result<ureq::Agent> {
+/// Resolves names, and leaves out the addresses that a request may not connect to.
+#[derive(Debug)]
+struct LimitedResolver {
+    system: DefaultResolver,
+    limit: Reach,
+    names: Arc<Names>,
+}
+
+impl Resolver for LimitedResolver {
+    fn resolve(
+        &self,
+        uri: &ureq::http::Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = self.system.resolve(uri, config, timeout)?;
+        if config.proxy().is_some_and(|proxy| proxy.uri() == uri) {
+            // The caller's choice, and no answer's.
+            return Ok(found);
+        }
+        if let (Some(host), Some(widest)) = (uri.host(), found.iter().map(|address| Reach::of(address.ip())).min()) {
+            self.names.note(host, widest);
+        }
+        let mut allowed = self.empty();
+        for address in found.iter().filter(|address| Reach::of(address.ip()) <= self.limit) {
+            allowed.push(*address);
+        }
+        match found.first() {
+            Some(address) if allowed.is_empty() => Err(ureq::Error::Other(Box::new(OutOfReach(address.ip())))),
+            _ => Ok(allowed),
+        }
+    }
+}
+
+fn out_of_reach(error: &ureq::Error) -> Option<&OutOfReach> {
+    match error {
+        ureq::Error::Other(inner) => inner.downcast_ref(),
+        _ => None,
+    }
+}
+
+thread_local! {
+    /// Bytes that this thread received since it last sent something or began to read from a body. The client has no
+    /// other way to tell a connection that a call begins.
+    static RECEIVED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Wraps connections in [`MeteredTransport`].
+#[derive(Debug)]
+struct Metered;
+
+impl Connector<Box<dyn Transport>> for Metered {
+    type Out = MeteredTransport;
+
+    fn connect(
+        &self,
+        _: &ConnectionDetails<'_>,
+        chained: Option<Box<dyn Transport>>,
+    ) -> Result<Option<MeteredTransport>, ureq::Error> {
+        Ok(chained.map(MeteredTransport))
+    }
+}
+
+/// A connection that ends a call which receives more than [`MAX_HEADERS`] without coming to a result. The head of an
+/// answer and a piece of a body are results; interim answers (1xx) and trailers are not, and a server can send them
+/// without end.
+#[derive(Debug)]
+struct MeteredTransport(Box<dyn Transport>);
+
+impl Transport for MeteredTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        // Sending may have read from the body of another answer.
+        RECEIVED.set(0);
+        self.0.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let received = RECEIVED.get();
+        if received > MAX_HEADERS {
+            return Err(ureq::Error::LargeResponseHeader(received, MAX_HEADERS));
+        }
+        let before = self.0.buffers().input().len();
+        let made_progress = self.0.await_input(timeout)?;
+        RECEIVED.set(received.saturating_add(self.0.buffers().input().len().saturating_sub(before)));
+        Ok(made_progress)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.is_tls()
+    }
+}
+
+fn config(timeouts: Timeouts, user_agent: &str, host: &Host) -> Result<ureq::config::Config> {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -440,7 +478,7 @@ fn agent(timeouts: Timeouts, user_agent: &str, host: &Host) -> Result<ureq::Agen
         .timeout_connect(Some(timeouts.connect.min(LONGEST)))
         .timeout_per_read(Some(timeouts.idle.min(LONGEST)))
         .timeout_per_write(Some(timeouts.idle.min(LONGEST)))
-        .max_response_header_size(MAX_HEADERS)
+        .max_response_header_size(BUFFER)
         .input_buffer_size(BUFFER)
         .output_buffer_size(BUFFER)
         .max_idle_connections_per_host(8);
@@ -448,7 +486,7 @@ fn agent(timeouts: Timeouts, user_agent: &str, host: &Host) -> Result<ureq::Agen
     let config = if host.is_secured_otherwise() { config.tls_config(tls(host)?) } else { config };
     #[cfg(not(feature = "rustls"))]
     let _ = host;
-    Ok(config.build().into())
+    Ok(config.build())
 }
 
 /// A proxy that was asked for and cannot be used is an error: connections must not go around it.
@@ -499,13 +537,6 @@ fn redirect(answer: &Response) -> Option<&str> {
     }
 }
 
-/// When a connection failed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Request,
-    Answer,
-}
-
 fn fault(error: ureq::Error, origin: &Origin, phase: Phase) -> Error {
     let host = origin.authority();
     let connect = |reason: &str| ErrorKind::Connect { host: origin.authority(), reason: reason.to_owned() };
@@ -521,7 +552,7 @@ fn fault(error: ureq::Error, origin: &Origin, phase: Phase) -> Error {
         #[cfg(feature = "rustls")]
         ureq::Error::Rustls(error) => tls(error.to_string()),
         ureq::Error::LargeResponseHeader(..) => {
-            ErrorKind::Protocol { reason: format!("the headers of {host}'s answer are too large") }
+            ErrorKind::Protocol { reason: format!("the headers or trailers of {host}'s answer are too large") }
         }
         // What these say may quote the address, whose query may be secret.
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
@@ -538,19 +569,7 @@ fn io_fault(error: io::Error, origin: &Origin, phase: Phase) -> Error {
         Ok(inner) => return fault(inner, origin, phase),
         Err(error) => error,
     };
-    let reason = error.to_string();
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::HostUnreachable
-        | io::ErrorKind::NetworkUnreachable
-        | io::ErrorKind::AddrNotAvailable
-        | io::ErrorKind::NotFound => ErrorKind::Connect { host, reason },
-        _ if phase == Phase::Request && is_unknown_host(&reason) => ErrorKind::Connect { host, reason },
-        io::ErrorKind::TimedOut => ErrorKind::TimedOut { host, which: "idle" },
-        io::ErrorKind::InvalidData if origin.https => ErrorKind::Tls { host, reason },
-        _ => ErrorKind::Network { host, reason },
-    }
-    .into()
+    of_io(&error, host, origin.https, phase).into()
 }
 
 /// Whether a connection ended in the place of an answer.
@@ -564,11 +583,6 @@ fn is_hang_up(error: &ureq::Error) -> bool {
             | io::ErrorKind::NotConnected
             | io::ErrorKind::UnexpectedEof
     )
-}
-
-/// The standard library gives an unknown host no kind of its own.
-fn is_unknown_host(reason: &str) -> bool {
-    reason.starts_with("failed to lookup address")
 }
 
 fn limit_name(timeout: ureq::Timeout) -> &'static str {

@@ -73,8 +73,10 @@ mod piece;
 mod proxy;
 mod publish;
 mod rate;
+mod reach;
 mod referrers;
 mod repository;
+mod request;
 mod retry;
 mod search;
 mod secret;
@@ -100,6 +102,7 @@ use http::Http;
 use http::Request;
 use http::Response;
 use pace::Pace;
+use reach::Lead;
 use url::Origin;
 
 use crate::descriptor::Descriptor;
@@ -258,6 +261,11 @@ impl Registry {
     /// Sends a request to a host that must not know who we are.
     fn send_as_nobody(&self, request: Request<'_>) -> Result<Response> {
         self.0.http.send(&Request { as_nobody: true, ..request })
+    }
+
+    /// Checks an address that an answer names; see [`Lead::limit`].
+    fn check_lead(&self, lead: &Lead, to: &Origin) -> Result<()> {
+        self.0.http.limit(lead, to).map(drop)
     }
 
     /// Whether a mirror could not be talked to a short while ago.

@@ -8,9 +8,10 @@ use super::fault::refusal;
 use super::http::Payload;
 use super::http::Request;
 use super::http::Response;
+use super::reach::Lead;
+use super::reach::Way;
 use super::repository::content_digest;
 use super::url::Url;
-use super::url::may_redirect;
 
 use crate::descriptor::Descriptor;
 use crate::digest::Algorithm;
@@ -131,14 +132,18 @@ pub(super) fn location(endpoint: &Endpoint, response: &Response) -> Result<Url> 
     };
     let url = response.url().join(location)?;
     if url.origin != *endpoint.origin() {
-        may_redirect(endpoint.origin(), &url.origin)?;
-        let is_inside = url.origin.is_private_address() && !endpoint.origin().is_private_address();
-        if is_inside || !url.has_query() {
-            let reason = format!("{} sends an upload to {}, another host", endpoint.origin(), url.origin);
-            return Err(ErrorKind::Protocol { reason }.into());
+        let lead = lead(endpoint);
+        endpoint.registry().check_lead(&lead, &url.origin)?;
+        if !url.has_query() {
+            return Err(lead.refuse(&url.origin, "another host"));
         }
     }
     Ok(url)
+}
+
+/// The answer that named the location of an upload elsewhere.
+fn lead(endpoint: &Endpoint) -> Lead {
+    Lead { from: endpoint.origin().clone(), way: Way::Upload }
 }
 
 /// Sends a request about a session. Only the registry itself gets credentials.
@@ -146,7 +151,7 @@ pub(super) fn send(endpoint: &Endpoint, request: Request<'_>, watch: &Watch<'_>)
     if request.url.origin == *endpoint.origin() {
         endpoint.send(request, &[Access::Push(endpoint.name())], watch)
     } else {
-        endpoint.registry().send_as_nobody(request)
+        endpoint.registry().send_as_nobody(Request { lead: Some(lead(endpoint)), ..request })
     }
 }
 

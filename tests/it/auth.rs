@@ -155,9 +155,37 @@ fn the_best_of_several_challenges_is_answered() {
     let requests = served.registry.requests();
     let token = requests.iter().find(|request| request.path.starts_with("/token")).unwrap();
     assert_eq!(
-        token.path, "/token?account=x&service=s%22q&scope=repository:app:pull&scope=repository:b:pull",
-        "the realm's own query stays, scopes become parameters"
+        token.path, "/token?account=x&service=s%22q&scope=repository:app:pull",
+        "the realm's own query stays, and no scope is asked for that the pull does not need"
     );
+}
+
+/// A challenge cannot widen what a token is asked for: neither other repositories nor more actions.
+#[test]
+fn a_challenge_does_not_widen_the_scope() {
+    let (served, image) = Served::with(&two_layers());
+    served.registry.require_tokens(Duration::from_secs(300));
+    let realm = format!("http://{}/token", served.registry.host());
+    let scopes = |challenged: &str, ask: &dyn Fn(&Registry)| {
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"s\",scope=\"{challenged}\"");
+        served.registry.clear_faults();
+        served.registry.fault(Fault::on("/v2/").times(1).status(401).header("www-authenticate", &challenge));
+        served.registry.clear_requests();
+        ask(&client());
+        let requests = served.registry.requests();
+        let token = requests.iter().find(|request| request.path.starts_with("/token")).expect("a token is asked for");
+        token.path.split_once("service=s").unwrap().1.to_owned()
+    };
+    let wide = "repository:app:pull,push,delete repository:other:pull,push registry:catalog:*";
+    let (host, absent) = (served.registry.host(), layercake::Digest::sha256(b"absent"));
+    assert_eq!(scopes(wide, &|registry| pull(registry, &image).unwrap()), "&scope=repository:app:pull");
+    assert_eq!(scopes(wide, &|registry| registry.ping(&host).unwrap()), "");
+    let list = |registry: &Registry| drop(registry.repositories(&host).unwrap().collect::<Vec<_>>());
+    assert_eq!(scopes(wide, &list), "&scope=registry:catalog:*");
+    let delete = |registry: &Registry| drop(registry.repository(&image).unwrap().delete_blob(absent));
+    assert_eq!(scopes("repository:app:delete", &delete), "&scope=repository:app:delete");
+    assert_eq!(scopes(wide, &delete), "&scope=repository:app:pull,delete");
+    assert_eq!(scopes("repository:app:*,pull,push", &delete), "&scope=repository:app:pull,push,delete");
 }
 
 /// A2: a token that does not allow enough is replaced once.

@@ -73,6 +73,7 @@ mod pull;
 #[cfg(feature = "registry")]
 mod push;
 #[cfg(feature = "registry")]
+mod reach;
 mod registry_examples;
 #[cfg(feature = "registry")]
 mod resume;

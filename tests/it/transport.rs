@@ -21,6 +21,7 @@ use crate::support::Served;
 use crate::support::failure;
 use crate::support::name;
 use crate::support::quick;
+use crate::support::scripted::Scripted;
 use crate::support::two_layers;
 
 /// For `localhost` and 127.0.0.1, by nobody that anybody trusts.
@@ -130,6 +131,43 @@ fn a_proxy_is_only_for_encrypted_connections() {
     let heard = heard.lock().unwrap();
     assert!(heard.starts_with("CONNECT registry.invalid:443"), "{heard}");
     assert!(!heard.to_ascii_lowercase().contains("\r\nauthorization"), "{heard}");
+}
+
+/// A server that sends interim answers or trailers without end is not listened to without end.
+#[test]
+fn interim_answers_and_trailers_are_bounded_in_bytes() {
+    let interim = "HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n";
+    let body = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n";
+    for (start, endless) in [("", interim), (body, "x-trailer: value\r\n")] {
+        let server = Scripted::speaking(move |_, mut connection| {
+            connection.write_all(start.as_bytes())?;
+            loop {
+                connection.write_all(endless.repeat(100).as_bytes())?;
+            }
+        });
+        let scratch = Scratch::new();
+        let error = failure(
+            quick().build().unwrap().pull(&name(&format!("{}/app:1", server.host))).to(&scratch.store("store")),
+        );
+        assert_kind!(error, ErrorKind::Protocol { .. });
+        assert!(error.to_string().contains("headers or trailers"), "{error}");
+    }
+}
+
+/// A few interim answers are no trouble, also where a large body arrives with them.
+#[test]
+fn interim_answers_before_a_large_body_are_skipped() {
+    for (code, count) in [(100, 1), (102, 20), (103, 1)] {
+        let server = Scripted::speaking(move |_, mut connection| {
+            let mut answer = format!("HTTP/1.1 {code} Interim\r\n\r\n").repeat(count).into_bytes();
+            answer.extend(b"HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n");
+            answer.resize(answer.len() + 300_000, b'x');
+            connection.write_all(&answer)
+        });
+        for _ in 0..20 {
+            quick().build().unwrap().ping(&server.host).unwrap();
+        }
+    }
 }
 
 /// Limits that are as good as none are limits all the same.
