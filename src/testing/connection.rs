@@ -18,6 +18,7 @@ use super::auth::Guard;
 use super::body::Body;
 use super::endpoint::Endpoint;
 use super::fault::Fault;
+use super::protection::Protection;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::route;
@@ -37,6 +38,7 @@ pub(super) const TOKEN_PATH: &str = "/token";
 /// What all connections share.
 #[derive(Debug)]
 pub(super) struct Shared {
+    address: SocketAddr,
     pub(super) service: Service,
     pub(super) guard: Mutex<Guard>,
     pub(super) faults: Mutex<Vec<Fault>>,
@@ -48,9 +50,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(store: &Store, address: SocketAddr) -> Shared {
+    pub(super) fn new(store: &Store, address: SocketAddr, protection: Protection) -> Shared {
         Shared {
-            service: Service::new(store, address.to_string()),
+            service: Service::new(store, address.to_string(), protection),
+            address,
             guard: Mutex::default(),
             faults: Mutex::default(),
             requests: Mutex::default(),
@@ -137,6 +140,9 @@ fn respond(shared: &Shared, request: &Request, body: &mut Body<'_>, fault: &Faul
 }
 
 fn real_answer(shared: &Shared, request: &Request, body: &mut Body<'_>) -> Answer {
+    if let Err(Refusal(answer)) = shared.service.protection.check(request, shared.address) {
+        return answer;
+    }
     if request.path.split('?').next() == Some(TOKEN_PATH) {
         return token_server::answer(&shared.guard, request, body).unwrap_or_else(|error| Refusal::from(error).0);
     }

@@ -24,6 +24,8 @@ use crate::sync::lock;
 #[derive(Debug)]
 pub(super) struct Contents {
     store: Store,
+    /// The only host whose names may be changed; none if all may.
+    own_host: Option<String>,
     records: Mutex<BTreeMap<String, Record>>,
 }
 
@@ -42,8 +44,13 @@ pub(super) struct Members {
 }
 
 impl Contents {
-    pub(super) fn new(store: &Store) -> Contents {
-        Contents { store: store.clone(), records: Mutex::default() }
+    pub(super) fn new(store: &Store, own_host: Option<String>) -> Contents {
+        Contents { store: store.clone(), own_host, records: Mutex::default() }
+    }
+
+    /// Whether a name of the store may be changed.
+    fn may_change(&self, name: &ImageReference) -> bool {
+        self.own_host.as_ref().is_none_or(|host| name.host() == host)
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -149,33 +156,42 @@ impl Contents {
         Ok(())
     }
 
-    /// Lets a tag lead to a manifest. One that the store has under another host keeps that name.
+    /// Lets a tag lead to a manifest. One that the store has under another host keeps that name, if it may be changed.
     pub(super) fn tag(&self, repository: &ImageReference, tag: &str, root: &Descriptor) -> Reply<()> {
         let named = repository.with_tag(tag).map_err(|error| Code::TagInvalid.because(&error))?;
-        let before = self.tags(repository)?.remove(tag);
+        let before = self.tags(repository)?.remove(tag).map(|(name, _)| name);
         self.keep(repository)?;
-        self.store.tag(&before.map_or(named, |(name, _)| name), root)?;
+        self.store.tag(&before.filter(|name| self.may_change(name)).unwrap_or(named), root)?;
         Ok(())
     }
 
     /// Takes a tag away. Returns whether it was there.
-    pub(super) fn untag(&self, repository: &ImageReference, tag: &str) -> Result<bool> {
-        self.keep(repository)?;
-        let named = self.names_of(repository)?;
-        let mut found = false;
-        for (name, _) in named.iter().filter(|(name, _)| name.tag() == Some(tag)) {
-            self.store.untag(name)?;
-            found = true;
+    pub(super) fn untag(&self, repository: &ImageReference, tag: &str) -> Reply<bool> {
+        self.untag_all(repository, |name, _| name.tag() == Some(tag))
+    }
+
+    /// Takes away the names that `chosen` chooses. Returns whether there were any. If one of them may not be changed,
+    /// nothing is.
+    fn untag_all(
+        &self,
+        repository: &ImageReference,
+        chosen: impl Fn(&ImageReference, &Descriptor) -> bool,
+    ) -> Reply<bool> {
+        let mut named = self.names_of(repository)?;
+        named.retain(|(name, root)| chosen(name, root));
+        if let Some((name, _)) = named.iter().find(|(name, _)| !self.may_change(name)) {
+            return Err(Code::Denied.because(&format_args!("{name} is not a name of this host")));
         }
-        Ok(found)
+        self.keep(repository)?;
+        for (name, _) in &named {
+            self.store.untag(name)?;
+        }
+        Ok(!named.is_empty())
     }
 
     /// Takes a manifest and its names away; what it leads to stays.
-    pub(super) fn remove_manifest(&self, repository: &ImageReference, digest: Digest) -> Result<()> {
-        self.keep(repository)?;
-        for (name, _) in self.names_of(repository)?.iter().filter(|(_, root)| root.digest == digest) {
-            self.store.untag(name)?;
-        }
+    pub(super) fn remove_manifest(&self, repository: &ImageReference, digest: Digest) -> Reply<()> {
+        self.untag_all(repository, |_, root| root.digest == digest)?;
         self.change(repository, |record| {
             record.has.manifests.remove(&digest);
             record.removed.insert(digest);
@@ -214,6 +230,8 @@ impl Contents {
     fn names_of(&self, repository: &ImageReference) -> Result<Vec<(ImageReference, Descriptor)>> {
         let mut names = self.names()?;
         names.retain(|(name, _)| name.repository() == repository.repository());
+        // A name of the registry's own host goes before the same name of another.
+        names.sort_by_key(|(name, _)| name.host() != repository.host());
         Ok(names)
     }
 }

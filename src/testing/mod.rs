@@ -4,6 +4,7 @@
 //! * [`Fault`] is something that goes wrong with certain requests: a status, a delay, a body that breaks off.
 //! * [`Request`] is what was asked, for tests that count.
 //! * [`Fixture`] makes small images to serve.
+//! * [`Protection`] refuses requests of other users and of web pages, for a registry that runs longer than a test.
 //! * [`SearchResult`] is a repository that Docker's search finds.
 //! * [`Clock`] is a time that a test moves, for tokens that expire.
 //!
@@ -108,7 +109,7 @@
 //!
 //! It does: pulling, pushing, discovery and management of content as distribution-spec has them, by SHA-256 and
 //! SHA-512; Basic and token authentication with OAuth2; Docker's catalog and search. It does not: speak TLS, listen on
-//! other than loopback addresses, protect itself from its clients, or remove blobs from the store. What was pushed by
+//! other than loopback addresses, tell the users of the machine apart, or remove blobs from the store. What was pushed by
 //! digest alone, mounted or deleted it knows only until it stops; what has a tag stays in the store.
 
 mod answer;
@@ -124,6 +125,7 @@ mod fault;
 mod fixture;
 mod manifests;
 mod manners;
+mod protection;
 mod refusal;
 mod request;
 mod route;
@@ -141,6 +143,7 @@ mod wire;
 pub use clock::Clock;
 pub use fault::Fault;
 pub use fixture::Fixture;
+pub use protection::Protection;
 pub use request::Request;
 pub use search::SearchResult;
 pub use server::Registry;

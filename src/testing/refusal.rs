@@ -10,6 +10,7 @@ pub(super) enum Code {
     BlobUnknown,
     BlobUploadInvalid,
     BlobUploadUnknown,
+    Denied,
     DigestInvalid,
     ManifestBlobUnknown,
     ManifestInvalid,
@@ -33,6 +34,7 @@ impl Code {
             Code::BlobUnknown => (404, "BLOB_UNKNOWN", "blob unknown to registry"),
             Code::BlobUploadInvalid => (400, "BLOB_UPLOAD_INVALID", "blob upload invalid"),
             Code::BlobUploadUnknown => (404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry"),
+            Code::Denied => (403, "DENIED", "requested access to the resource is denied"),
             Code::DigestInvalid => (400, "DIGEST_INVALID", "provided digest did not match uploaded content"),
             Code::ManifestBlobUnknown => {
                 (404, "MANIFEST_BLOB_UNKNOWN", "manifest references a manifest or blob unknown to registry")

@@ -17,6 +17,7 @@ use super::connection::Shared;
 use super::connection::TOKEN_PATH;
 use super::connection::accept;
 use super::fault::Fault;
+use super::protection::Protection;
 use super::request::Request;
 use super::tokens::Tokens;
 
@@ -55,12 +56,21 @@ impl Registry {
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is none;
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if it cannot be had.
     pub fn start_at(store: &Store, address: SocketAddr) -> Result<Registry> {
+        Registry::start_protected(store, address, Protection::default())
+    }
+
+    /// Serves a store on this address, which must be a loopback one, and protects it from the first request on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start_at`](Registry::start_at).
+    pub fn start_protected(store: &Store, address: SocketAddr, protection: Protection) -> Result<Registry> {
         if !address.ip().is_loopback() {
             return Err(Error::invalid_input(format!("{address} is no loopback address")));
         }
         let listener = TcpListener::bind(address).map_err(|error| listen_error(address, error))?;
         let address = listener.local_addr().map_err(|error| listen_error(address, error))?;
-        let shared = Arc::new(Shared::new(store, address));
+        let shared = Arc::new(Shared::new(store, address, protection));
         let accepting = std::thread::spawn({
             let shared = Arc::clone(&shared);
             move || accept(&shared, &listener)

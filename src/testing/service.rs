@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::contents::Contents;
 use super::manners::Manners;
+use super::protection::Protection;
 use super::sessions::Sessions;
 
 use crate::store::Store;
@@ -16,12 +17,14 @@ pub(super) struct Service {
     pub(super) host: String,
     pub(super) contents: Contents,
     pub(super) sessions: Sessions,
+    pub(super) protection: Protection,
     manners: Mutex<Manners>,
 }
 
 impl Service {
-    pub(super) fn new(store: &Store, host: String) -> Service {
-        Service { host, contents: Contents::new(store), sessions: Sessions::default(), manners: Mutex::default() }
+    pub(super) fn new(store: &Store, host: String, protection: Protection) -> Service {
+        let contents = Contents::new(store, protection.own_names.then(|| host.clone()));
+        Service { host, contents, sessions: Sessions::default(), protection, manners: Mutex::default() }
     }
 
     pub(super) fn manners(&self) -> Manners {

@@ -68,6 +68,7 @@ mod one_pass;
 mod power;
 #[cfg(feature = "registry")]
 mod processes;
+mod protection;
 #[cfg(feature = "registry")]
 mod pull;
 #[cfg(feature = "registry")]

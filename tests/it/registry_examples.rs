@@ -329,8 +329,13 @@ impl Serving {
     /// Serves a store. Stdin is a pipe that stays open, or `/dev/null`.
     #[track_caller]
     fn start(store: &Store, stdin: Stdio) -> Serving {
+        Serving::start_with(store, stdin, &["--writable"])
+    }
+
+    #[track_caller]
+    fn start_with(store: &Store, stdin: Stdio, options: &[&str]) -> Serving {
         let mut command = example("serve");
-        command.arg("--store").arg(store.path()).args(["--listen", "127.0.0.1:0"]);
+        command.arg("--store").arg(store.path()).args(["--listen", "127.0.0.1:0"]).args(options);
         let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -373,6 +378,20 @@ fn serve_serves_until_stdin_ends() {
     let listed = serving.end();
     assert!(listed.lines().any(|line| line == "HEAD /v2/team/demo/manifests/1"), "{listed}");
     assert!(listed.ends_with("\nPUT /v2/back/manifests/1\n"), "{listed}");
+}
+
+/// Without `--writable`, no user of the machine can push.
+#[test]
+fn serve_is_read_only_by_default() {
+    let scratch = Scratch::new();
+    let store = scratch.store("served");
+    Fixture::demo().tag(&store, &name("team/demo:1")).unwrap();
+    let serving = Serving::start_with(&store, Stdio::null(), &[]);
+    let image = format!("{}/team/demo:1", serving.host);
+    run(example("pull").arg("--store").arg(scratch.path("pulled")).args(["-q", &image])).ok();
+    let before = store.entries().unwrap().count();
+    assert_fails(push(&store, &["--quiet", "team/demo:1", &format!("{}/back:1", serving.host)]), "read-only");
+    assert_eq!(store.entries().unwrap().count(), before);
 }
 
 /// In the background, stdin is often nothing: that is no reason to end.
