@@ -181,7 +181,7 @@ fn a_challenge_does_not_widen_the_scope() {
     assert_eq!(scopes(wide, &|registry| pull(registry, &image).unwrap()), "&scope=repository:app:pull");
     assert_eq!(scopes(wide, &|registry| registry.ping(&host).unwrap()), "");
     let list = |registry: &Registry| drop(registry.repositories(&host).unwrap().collect::<Vec<_>>());
-    assert_eq!(scopes(wide, &list), "&scope=registry:catalog:*");
+    assert_eq!(scopes(wide, &list), "&scope=registry:catalog:%2A");
     let delete = |registry: &Registry| drop(registry.repository(&image).unwrap().delete_blob(absent));
     assert_eq!(scopes("repository:app:delete", &delete), "&scope=repository:app:delete");
     assert_eq!(scopes(wide, &delete), "&scope=repository:app:pull,delete");
