@@ -162,7 +162,7 @@ fn unknown_documents_are_followed_everywhere() {
     let scratch = Scratch::new();
     let store = scratch.store("store");
     let image = two_layers().tag(&store, &name("image")).unwrap();
-    store.untag(&name("image")).unwrap();
+    store.untag(name("image")).unwrap();
     let unknown = MediaType::from("application/vnd.example.unknown.v1+json");
     let write = |text: String| store.write(unknown.clone(), text.as_bytes()).unwrap();
     let deep = write(format!("{}\"{}\"{}", "[".repeat(10_000), image.digest, "]".repeat(10_000)));
@@ -180,7 +180,7 @@ fn unknown_documents_are_followed_everywhere() {
     let error = failure(store.gc_with(&at_once()));
     assert!(error.to_string().contains(&format!("document {}", outer.digest)), "{error}");
     assert!(store.contains(&image).unwrap());
-    store.untag(&name("index")).unwrap();
+    store.untag(name("index")).unwrap();
     assert_eq!(store.gc_with(&at_once()).unwrap().blobs.len(), 8);
 }
 
