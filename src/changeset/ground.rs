@@ -475,8 +475,7 @@ impl Ground {
 
     /// A new directory, in the place of whatever is there. Whether there was something.
     pub(super) fn make_directory(&mut self, parent: &Parent, name: &[u8]) -> Result<bool> {
-        let ((), replaced) = self.make(parent, name, |folder| rustix::fs::mkdirat(folder, name, Mode::RWXU))?;
-        Ok(replaced)
+        Ok(self.make(parent, name, |folder| rustix::fs::mkdirat(folder, name, Mode::RWXU))?.1)
     }
 
     /// A directory that was made or found, open so that its attributes can be changed.
@@ -525,8 +524,7 @@ impl Ground {
 
     /// An error of changing an owner, with the remedy.
     pub(super) fn owner_error(&self, parent: &Parent, name: &[u8], error: Errno) -> Error {
-        let error = attributes::owner_refused(error);
-        self.rooted.io_error("change the owner of", &parent.folder.join(name), error)
+        self.rooted.io_error("change the owner of", &parent.folder.join(name), attributes::owner_refused(error))
     }
 
     pub(super) fn enter_again(&self, folder: &Folder) -> Result<Parent> {

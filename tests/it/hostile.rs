@@ -3,6 +3,7 @@
 //! What is refused is refused with a typed error, quickly, and never with a panic (P9, P11).
 
 mod extensions;
+mod headers;
 mod names;
 mod reports;
 mod sparse;
@@ -28,8 +29,6 @@ use layercake::Observer;
 use layercake::changeset::Entries;
 use layercake::changeset::Limits;
 use layercake::changeset::Options;
-use layercake::changeset::SkippedPart;
-use layercake::changeset::Timestamp;
 use layercake::changeset::Unpacked;
 use layercake::changeset::apply;
 use layercake::error::Limit;
@@ -46,7 +45,6 @@ use crate::support::tape::Item;
 use crate::support::tape::record;
 use crate::support::tape::tar;
 use crate::support::tape::with_checksum;
-use crate::support::tools::is_root;
 
 const MIB: u64 = 1 << 20;
 
@@ -137,8 +135,8 @@ fn mixture() -> Vec<Item> {
         Item::file(format!("d/{}", "long".repeat(40)), "long").pax("comment", "a\nb"),
         gnu(extension(b'L', format!("d/{}\0", "l".repeat(200)))),
         Item::file("short", "gnu"),
-        sparse(Dialect::Old, &[(0, 4), (900, 4)], 1000, b"oldspars"),
-        sparse(Dialect::Pax10, &[(0, 4), (900, 4)], 1000, b"newspars").pax("GNU.sparse.name", "sparse10"),
+        sparse(Dialect::Old, &[(0, 4), (900, 4)], 1000, b"oldspars").path("sparse-old"),
+        sparse(Dialect::Pax10, &[(0, 4), (900, 4)], 1000, b"newspars"),
         Item::symlink("s", "d/file"),
         Item::hard_link("h", "d/file"),
         extension(b'g', record(b"comment", b"c")),
@@ -197,114 +195,6 @@ fn any_bytes_are_read_or_refused() {
     assert!((100..3900).contains(&read), "{read}");
 }
 
-/// CVE-2024-40635 (containerd): an id that does not fit is refused, not cut to root's.
-#[test]
-fn ids_that_do_not_fit_are_refused() {
-    for (at, key) in [(108, "uid"), (116, "gid")] {
-        for id in ["4294967295", "4294967296", "18446744069414584320", "18446744073709551615"] {
-            refused(&tar(&[Item::file("f", "").pax(key, id)]));
-        }
-        for id in
-            [b"\x80\0\0\x01\0\0\0\0", b"\x80\0\0\0\xff\xff\xff\xff", b"\xff\xff\xff\xff\xff\xff\xff\xff", b"0008000\0"]
-        {
-            refused(&tar(&[Item::file("f", "").field(at, id)]));
-        }
-    }
-    let layer = tar(&[
-        Item::file("a", "").pax("uid", "2147483648").pax("gid", "4294967294"),
-        Item::file("b", "").owner(1 << 31, 3_000_000),
-        Item::file("c", "").owner(1, 1).pax("uid", "0"),
-    ]);
-    if is_root() {
-        let done = applied(&layer);
-        let owner = |name| fs::metadata(done.root.join(name)).map(|stat| (stat.uid(), stat.gid())).unwrap();
-        assert_eq!(["a", "b", "c"].map(owner), [(1 << 31, u32::MAX - 1), (1 << 31, 3_000_000), (0, 1)]);
-    }
-}
-
-/// Gaps of the tar crate, 4, and L18: times before 1970 and parts of seconds are kept, and what no file system can hold
-/// is reported.
-#[test]
-fn times_are_kept_or_reported() {
-    let time = |seconds, nanoseconds| Timestamp { seconds, nanoseconds };
-    let file = |n: usize| Item::file(n.to_string(), "");
-    let cases = [
-        (file(0).pax("mtime", "-1.25"), time(-2, 750_000_000)),
-        (file(1).pax("mtime", "-86400"), time(-86_400, 0)),
-        (file(2).pax("mtime", "1700000000.1234567899"), time(1_700_000_000, 123_456_789)),
-        (file(3).field(136, &[0xff; 12]), time(-1, 0)),
-        (file(4).field(136, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe\0"), time(-512, 0)),
-        (file(5).mtime(0), time(0, 0)),
-        (file(6).pax("mtime", "99999999999999999999"), time(i64::MAX, 0)),
-        (file(7).pax("mtime", "-99999999999999999999.5"), time(i64::MIN, 500_000_000)),
-        (file(8).field(136, b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff"), time(i64::MAX, 0)),
-        (Item::dir("9").pax("mtime", "99999999999999999999"), time(i64::MAX, 0)),
-        (Item::symlink("10", "x").pax("mtime", "99999999999"), time(99_999_999_999, 0)),
-    ];
-    let done = applied(&tar(&cases.clone().map(|(item, _)| item)));
-    for (n, (_, expected)) in cases.iter().enumerate() {
-        let stat = fs::symlink_metadata(done.root.join(n.to_string())).unwrap();
-        let path = PathBuf::from(n.to_string());
-        let is_reported =
-            done.report.skipped.iter().any(|skip| skip.path == path && skip.what == SkippedPart::Modified);
-        let found = time(stat.mtime(), stat.mtime_nsec() as u32);
-        assert!(found == *expected || is_reported && n > 5, "{n}: {found:?}, not {expected:?}, and not reported");
-    }
-    refused(&tar(&[file(0).field(136, b"\xbf\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")]));
-}
-
-/// Sums of signed bytes are right too (old Sun tar); anything else is not.
-#[test]
-fn checksums_are_checked() {
-    let at_sum = |bytes: &[u8]| {
-        let mut block = Item::file("caf\u{e9}", "").bytes();
-        block[148..148 + bytes.len()].copy_from_slice(bytes);
-        block
-    };
-    for wrong in [&b"000000\0 "[..], b"        ", b"zzzzzz\0 ", b"777777\0 ", b"\xff\xff\xff\xff\xff\xff\xff\xff"] {
-        refused(&at_sum(wrong));
-    }
-    let mut flipped = tar(&[Item::file("f", "")]);
-    flipped[100] ^= 1;
-    refused(&flipped);
-    let mut header: [u8; 512] = at_sum(b"        ")[..512].try_into().unwrap();
-    let signed: i32 = header.iter().map(|byte| i32::from(byte.cast_signed())).sum();
-    header[148..156].copy_from_slice(format!("{signed:06o}\0 ").as_bytes());
-    becomes(&header, &["caf\u{e9}: "]);
-    refused(&[b'x'; 512]);
-}
-
-/// L14: multi-volume parts, dump directories, Solaris' `X` and what nobody defined.
-#[test]
-fn unknown_types_are_refused() {
-    for flag in (1..=255).filter(|flag| !b"01234567xgLKS".contains(flag)) {
-        refused(&tar(&[Item::new(flag, "f")]));
-    }
-    becomes(&tar(&[Item::file("f", "f").field(156, b"7"), Item::file("g", "g").field(156, &[0])]), &["f: f", "g: g"]);
-}
-
-/// Gaps of the tar crate, 7: ustar's prefix, star's, which is shorter, and the one that Go before 1.8 wrote into GNU's
-/// headers.
-#[test]
-fn names_have_prefixes() {
-    let prefix = |item: Item| item.field(345, b"some/prefix");
-    let file = || Item::file("f", "");
-    becomes(&tar(&[prefix(file())]), &["some/", "some/prefix/", "some/prefix/f: "]);
-    // Whatever version it says to have.
-    for version in [b"  ", b"\0\0", b"0\0"] {
-        becomes(&tar(&[prefix(file().field(263, version))]), &["some/", "some/prefix/", "some/prefix/f: "]);
-    }
-    becomes(&tar(&[prefix(gnu(file()))]), &["some/", "some/prefix/", "some/prefix/f: "]);
-    becomes(&tar(&[prefix(file()).pax("path", "pax")]), &["pax: "]);
-    becomes(&tar(&[prefix(file()).field(257, &[0; 8])]), &["f: "]);
-    let times = gnu(file()).field(345, b"14524770531\0").field(357, b"14524770531\0");
-    becomes(&times.bytes(), &["f: "]);
-    becomes(&tar(&[times.field(345, &[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])]), &["f: "]);
-    let star = file().field(345, &[b'p'; 131]).field(476, b"14524770531 14524770531 ").field(508, b"tar\0");
-    let directory = "p".repeat(131);
-    becomes(&tar(&[star]), &[&format!("{directory}/"), &format!("{directory}/f: ")]);
-}
-
 /// Names are bytes, without any zero byte.
 #[test]
 fn names_are_bytes() {
@@ -335,6 +225,34 @@ fn names_are_bytes() {
 fn old_directories_end_with_a_slash() {
     let old = |name: &str| Item::file(name, "").field(156, &[0]).field(257, &[0; 8]).mode(0o755);
     becomes(&tar(&[old("old/"), old("file"), old("old/.wh.x/")]), &["file: ", "old/"]);
+}
+
+/// P13, CVE-2025-62518: where one reader takes an entry for a directory, its content is a place for entries that the
+/// other does not see.
+#[test]
+fn files_that_are_directories_for_some_are_refused() {
+    let smuggled = Item::file("smuggled", "").bytes();
+    let old = |name: &str| Item::file(name, &smuggled).field(156, &[0]).mode(0o755);
+    for item in [
+        old("x/").pax("path", "file"),
+        old("x").pax("path", "directory/"),
+        old("x/").pax("path", "directory/"),
+        old("x/").size(0).pax("size", "512"),
+        old("").field(345, b"prefix"),
+        Item::file("x/", &smuggled),
+        Item::file("x", &smuggled).pax("path", "x/"),
+        Item::file("x/", "").field(156, b"7"),
+    ] {
+        let reason = refused(&tar(&[item]));
+        assert!(reason.starts_with("ambiguous"), "{reason}");
+    }
+    for (name, long) in [("x/", "file"), ("x", "directory/")] {
+        let reason = refused(&tar(&[extension(b'L', long), old(name)]));
+        assert!(reason.starts_with("ambiguous"), "{reason}");
+    }
+    becomes(&tar(&[old("x").content("f").pax("path", "file")]), &["file: f"]);
+    becomes(&tar(&[old("x/").content("").pax("path", "directory/")]), &["directory/"]);
+    becomes(&tar(&[extension(b'L', "directory/"), old("x/").content("")]), &["directory/"]);
 }
 
 /// L19: two blocks of zeros end a layer, or its last byte; what follows is read and means nothing.

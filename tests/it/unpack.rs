@@ -387,8 +387,8 @@ fn a_file_is_read_without_unpacking() {
 fn entries_are_read_in_order() {
     let scratch = Scratch::new();
     let store = scratch.store("store");
-    let sparse = Item::file("s", "AB").pax("GNU.sparse.major", "0").pax("GNU.sparse.size", "8");
-    let sparse = sparse.pax("GNU.sparse.map", "2,1,6,1");
+    let sparse = Item::file("s", "AB").pax("GNU.sparse.size", "8").pax("GNU.sparse.numblocks", "3");
+    let sparse = sparse.pax("GNU.sparse.map", "2,1,6,1,8,0");
     let image = image(&store, &fixture().raw_layer(tar(&[sparse])).raw_layer(tar(&[Item::file("a/.wh.b", "")])));
     let mut entries = image.entries().unwrap();
     let mut found = Vec::new();

@@ -1,8 +1,9 @@
 //! Reading a tar, entry by entry.
 //!
-//! The header's fields are the `tar` crate's; what they and their extensions mean is decided here, and so that no two
-//! readings are possible: what parsers are known to read differently is refused. POSIX pax, GNU's long names and
-//! files with holes, and what old versions of Go wrote are understood.
+//! The header's fields are the `tar` crate's; what they and their extensions mean is decided here. A stream that is
+//! accepted means the same to Go's `archive/tar`, GNU tar and Python's tarfile: where they read a field, a record or
+//! the end of the archive differently, it is refused (CVE-2025-62518 shows what happens else). POSIX pax, GNU's long
+//! names and sparse files, and what old versions of Go wrote are understood.
 
 mod header;
 mod number;
@@ -116,7 +117,7 @@ impl<R: BufRead> Tape<R> {
             let flag = block.flag()?;
             match flag {
                 Flag::Global if !pending.is_empty() => return invalid("a global header stands behind an extension"),
-                Flag::Global => drop(Extension::parse(&self.payload(&block)?)?),
+                Flag::Global => Extension::check_global(&self.payload(&block)?)?,
                 Flag::Extended => once(&mut pending.extension, Extension::parse(&self.payload(&block)?)?)?,
                 Flag::LongName => once(&mut pending.name, long_text(self.payload(&block)?)?)?,
                 Flag::LongLink => once(&mut pending.link, long_text(self.payload(&block)?)?)?,
@@ -162,14 +163,23 @@ impl<R: BufRead> Tape<R> {
         let sparse_name = extension.sparse.name.take();
         let path = either("name", extension.path.take(), pending.name)?;
         let link = either("link", extension.link.take(), pending.link)?.unwrap_or_else(|| block.link());
+        let is_sparse = flag == Flag::OldSparse || !extension.sparse.is_empty();
+        check_sparse_name(sparse_name.as_deref(), path.as_deref())?;
+        check_sparse_size(is_sparse, extension.size)?;
+        let path = match sparse_name.or(path) {
+            Some(path) => path,
+            None => block.name()?,
+        };
+        let stated = extension.size.map_or_else(|| block.size(), Ok)?;
+        let flag = resolve(block, flag, &path, stated)?;
+        block.check_mode(flag)?;
         // POSIX: of these types no content is stored, whatever the size says.
-        let has_content = matches!(flag, Flag::File | Flag::OldSparse);
-        let stored = if has_content { extension.size.map_or_else(|| block.size(), Ok)? } else { 0 };
+        let stored = if matches!(flag, Flag::File | Flag::OldSparse) { stated } else { 0 };
         self.left = stored;
         self.padding = padding(stored)?;
         let sparse = self.sparse_map(block, flag, std::mem::take(&mut extension.sparse))?;
         Ok(RawEntry {
-            path: sparse_name.or(path).unwrap_or_else(|| block.name()),
+            path,
             link: if matches!(flag, Flag::HardLink | Flag::Symlink) { link } else { Vec::new() },
             kind: kind(block, flag)?,
             mode: attributes.mode,
@@ -272,6 +282,49 @@ impl<R: Read> Read for Whole<&mut R> {
 fn padding(size: u64) -> Result<u64> {
     let whole = size.checked_next_multiple_of(BLOCK as u64);
     whole.map_or_else(|| invalid("an entry is too large"), |whole| Ok(whole - size))
+}
+
+/// Decides between file and directory, as every reader does.
+///
+/// Without a type flag, a slash at the end of the name makes a directory: for Python of the header's name, for Go and GNU
+/// tar of the long one. With the flag of a file, it does for GNU tar alone.
+fn resolve(block: &Block, flag: Flag, path: &[u8], size: u64) -> Result<Flag> {
+    let ends = path.ends_with(b"/");
+    match flag {
+        Flag::Old if ends != block.short_name().ends_with(b"/") => {
+            invalid("ambiguous: without a type flag, one name ends with a slash and the other does not")
+        }
+        Flag::Old if ends && (size != 0 || block.size()? != 0) => {
+            invalid("ambiguous: a directory without a type flag has content")
+        }
+        Flag::Old if ends => Ok(Flag::Directory),
+        Flag::Old => Ok(Flag::File),
+        Flag::File | Flag::OldSparse if ends => invalid("ambiguous: the name of a file ends with a slash"),
+        flag => Ok(flag),
+    }
+}
+
+/// What an entry's name has in it where GNU tar and bsdtar store a sparse file under another name.
+const SPARSE_FOLDER: &[u8] = b"GNUSparseFile.";
+
+/// Checks the two names that a sparse file may have. Go and GNU tar take the sparse one, Python the last record; GNU tar
+/// writes both, the other one below a directory of its own.
+fn check_sparse_name(sparse: Option<&[u8]>, path: Option<&[u8]>) -> Result<()> {
+    let (Some(sparse), Some(path)) = (sparse, path) else { return Ok(()) };
+    let is_placeholder = path.split(|byte| *byte == b'/').any(|part| part.starts_with(SPARSE_FOLDER));
+    if is_placeholder || sparse == path {
+        return Ok(());
+    }
+    invalid("ambiguous: a sparse file has two names")
+}
+
+/// Checks the size of a sparse file, for which Python needs the header's field. Larger ones than fit there have a record.
+fn check_sparse_size(is_sparse: bool, size: Option<u64>) -> Result<()> {
+    const MAX_OCTAL: u64 = (1 << 33) - 1;
+    if is_sparse && size.is_some_and(|size| size <= MAX_OCTAL) {
+        return invalid("ambiguous: a sparse file has two sizes");
+    }
+    Ok(())
 }
 
 fn kind(block: &Block, flag: Flag) -> Result<Type> {

@@ -17,14 +17,36 @@ pub(crate) fn invalid<T>(reason: impl Into<String>) -> Result<T> {
     Err(ErrorKind::InvalidLayer { reason: reason.into() }.into())
 }
 
-/// A field of a header: octal digits, or base 256 where the first bit is set (GNU; negative where the second is).
+/// Reads a numeric field of a header: octal digits, or base 256 behind a byte 0x80, or 0xff for negative numbers (GNU).
 /// A blank field is zero, as some old tools write them.
+///
+/// Go would also take other first bytes for base 256; GNU tar and Python would not.
 pub(super) fn field(what: &str, bytes: &[u8]) -> Result<i64> {
-    let number = match bytes.first() {
-        Some(first) if first & 0x80 != 0 => base_256(bytes),
-        _ => octal(bytes),
-    };
-    number.map_or_else(|| invalid(format!("the {what} in the header is no number")), Ok)
+    match bytes.first() {
+        Some(0x80 | 0xff) => base_256(bytes).map_or_else(|| not_a_number(what), Ok),
+        _ => octal_field(what, bytes),
+    }
+}
+
+/// Reads a field that holds octal digits only, such as the checksum.
+pub(super) fn octal_field(what: &str, bytes: &[u8]) -> Result<i64> {
+    octal(bytes).map_or_else(|| not_a_number(what), Ok)
+}
+
+fn not_a_number<T>(what: &str) -> Result<T> {
+    invalid(format!("the {what} in the header is not a number that every reader reads alike"))
+}
+
+/// Whether Go's `archive/tar` reads a number here, which it does in more forms than [`field`].
+pub(super) fn is_go_number(bytes: &[u8]) -> bool {
+    if bytes.first().is_some_and(|first| first & 0x80 != 0) {
+        return base_256(bytes).is_some();
+    }
+    let is_blank = |byte: &u8| matches!(byte, b' ' | 0);
+    let Some(start) = bytes.iter().position(|byte| !is_blank(byte)) else { return true };
+    let end = bytes.iter().rposition(|byte| !is_blank(byte)).map_or(start, |last| last + 1);
+    let digits = bytes[start..end].split(|byte| *byte == 0).next().unwrap_or_default();
+    digits.iter().all(|digit| matches!(digit, b'0'..=b'7'))
 }
 
 /// The same, where less than zero makes no sense.
@@ -33,9 +55,11 @@ pub(super) fn unsigned(what: &str, bytes: &[u8]) -> Result<u64> {
     u64::try_from(number).or_else(|_| invalid(format!("the {what} in the header is negative")))
 }
 
+/// Spaces, digits, and behind them nothing but spaces and zero bytes. Digits behind a zero byte are refused: Go reads
+/// them, Python does not, and GNU tar does behind a single one.
 fn octal(bytes: &[u8]) -> Option<i64> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | 0);
-    let start = bytes.iter().position(|byte| !is_blank(byte)).unwrap_or(bytes.len());
+    let start = bytes.iter().position(|byte| *byte != b' ').unwrap_or(bytes.len());
     let digits = bytes[start..].iter().take_while(|byte| !is_blank(byte)).count();
     let (digits, behind) = bytes[start..].split_at(digits);
     if !behind.iter().all(is_blank) {
@@ -61,8 +85,7 @@ pub(super) fn decimal(what: &str, text: &[u8]) -> Result<u64> {
     number.map_or_else(|| invalid(format!("{what} is no number")), Ok)
 }
 
-/// A decimal time of any precision (POSIX pax, "mtime"); what is finer than a nanosecond is cut off. Seconds that no
-/// file system knows become the last that one might.
+/// Reads a decimal time of any precision (POSIX pax, "mtime"); digits beyond the nanosecond are cut off.
 pub(super) fn time(text: &[u8]) -> Result<Timestamp> {
     let (negative, text) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),
@@ -76,9 +99,9 @@ pub(super) fn time(text: &[u8]) -> Result<Timestamp> {
     if whole.is_empty() || !digits(whole) || !digits(fraction) {
         return invalid("the time of change is no number");
     }
-    let add = |number: i64, digit: &u8| number.saturating_mul(10).saturating_add(i64::from(digit - b'0'));
-    let seconds = whole.iter().fold(0, add);
-    let nanoseconds = fraction.iter().chain(b"000000000").take(9).fold(0, add);
+    let add = |number: i64, digit: &u8| number.checked_mul(10)?.checked_add(i64::from(digit - b'0'));
+    let Some(seconds) = whole.iter().try_fold(0, add) else { return invalid("the time of change is out of range") };
+    let nanoseconds = fraction.iter().chain(b"000000000").take(9).try_fold(0, add).expect("nine digits fit");
     Ok(match (negative, nanoseconds) {
         (false, _) => Timestamp { seconds, nanoseconds: below_a_billion(nanoseconds) },
         (true, 0) => Timestamp { seconds: -seconds, nanoseconds: 0 },
@@ -107,10 +130,16 @@ mod tests {
         assert_eq!(parse(b"0000648\0"), None);
         assert_eq!(parse(b"-000644\0"), None);
         assert_eq!(parse(b"12\x0034\0\0\0"), None);
+        assert_eq!(parse(b"  \0\0\0\0\0\0"), Some(0));
         assert_eq!(parse(b"\x80\0\0\0\0\x20\0\0"), Some(1 << 21));
         assert_eq!(parse(b"\xff\xff\xff\xff\xff\xff\xff\xff"), Some(-1));
         assert_eq!(parse(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe\0"), Some(-512));
         assert_eq!(parse(b"\x80\0\0\x01\0\0\0\0\0\0\0\0"), None);
+        for two_readings in
+            [&b"\0000644\0"[..], b"\0\00644\0\0", b" \0 644 \0", b"\x81\0\0\0\0\0\0\x01", b"\xc0\0\0\0\0\0\0\x01"]
+        {
+            assert_eq!(parse(two_readings), None, "{two_readings:?}");
+        }
         assert_eq!(parse(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff"), Some(i64::MAX));
     }
 
@@ -123,8 +152,8 @@ mod tests {
         assert_eq!(parse("-1"), Some((-1, 0)));
         assert_eq!(parse("0.1234567899"), Some((0, 123_456_789)));
         assert_eq!(parse("-0.0000000001"), Some((0, 0)));
-        assert_eq!(parse("99999999999999999999"), Some((i64::MAX, 0)));
-        for wrong in ["", "-", ".5", "1e3", "1.x", "+1", " 1"] {
+        assert_eq!(parse("9223372036854775807"), Some((i64::MAX, 0)));
+        for wrong in ["99999999999999999999", "-99999999999999999999.5", "", "-", ".5", "1e3", "1.x", "+1", " 1"] {
             assert_eq!(parse(wrong), None, "{wrong:?}");
         }
     }

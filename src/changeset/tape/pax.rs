@@ -26,13 +26,20 @@ const SPARSE: &[u8] = b"GNU.sparse.";
 /// What is said here of an entry is not applied; the image-spec knows none of it.
 const NOT_APPLIED: [&[u8]; 4] = [b"SCHILY.acl.", b"SCHILY.fflags", b"RHT.security.selinux", b"MSWINDOWS."];
 
+/// Records that change an entry.
+const APPLIED: [&[u8]; 6] = [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"];
+const APPLIED_PREFIXES: [&[u8]; 4] = [SCHILY_XATTR, LIBARCHIVE_XATTR, SPARSE, b"SCHILY.acl."];
+
 /// libarchive leaves the padding out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What an extended header says of the entry behind it. The last of several records counts.
+/// What an extended header says of the entry behind it.
+///
+/// A record that comes twice must say the same, and an empty one is refused: to POSIX it takes back what was said before,
+/// to Go it says nothing, and to Python the name is empty.
 #[derive(Debug, Default)]
 pub(super) struct Extension {
     pub(super) path: Option<Vec<u8>>,
@@ -49,35 +56,54 @@ pub(super) struct Extension {
 impl Extension {
     pub(super) fn parse(payload: &[u8]) -> Result<Extension> {
         let mut extension = Extension::default();
+        let mut libarchive = Xattrs::default();
         for record in Records(payload) {
             let (key, value) = record?;
-            extension.take(key, value)?;
+            extension.take(key, value, &mut libarchive)?;
         }
+        extension.sparse.refuse_look_alikes(payload)?;
+        extension.compare(libarchive)?;
         Ok(extension)
     }
 
-    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        match key {
-            b"path" => self.path = text("path", value)?,
-            b"linkpath" => self.link = text("linkpath", value)?,
-            b"size" => self.size = number("size", value)?,
-            b"uid" => self.uid = number("uid", value)?,
-            b"gid" => self.gid = number("gid", value)?,
-            b"mtime" => self.mtime = if value.is_empty() { None } else { Some(time(value)?) },
-            _ => return self.take_vendor(key, value),
+    /// Checks a header for all entries that follow. Python and GNU tar apply its records, Go does not: those that would
+    /// change an entry are refused.
+    pub(super) fn check_global(payload: &[u8]) -> Result<()> {
+        Extension::parse(payload)?;
+        for record in Records(payload) {
+            let (key, _) = record?;
+            let is_of_entries = APPLIED.contains(&key) || APPLIED_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
+            if is_of_entries {
+                let key = printable(&String::from_utf8_lossy(key), 100);
+                return invalid(format!("ambiguous: the global header has the record {key}, which some readers apply"));
+            }
         }
         Ok(())
     }
 
-    fn take_vendor(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+    fn take(&mut self, key: &[u8], value: &[u8], libarchive: &mut Xattrs) -> Result<()> {
+        match key {
+            b"path" => once(&mut self.path, "path", text("path", value)?),
+            b"linkpath" => once(&mut self.link, "linkpath", text("linkpath", value)?),
+            b"size" => once(&mut self.size, "size", number("size", value)?),
+            b"uid" => once(&mut self.uid, "uid", number("uid", value)?),
+            b"gid" => once(&mut self.gid, "gid", number("gid", value)?),
+            b"mtime" => once(&mut self.mtime, "mtime", time(value)?),
+            _ => self.take_vendor(key, value, libarchive),
+        }
+    }
+
+    fn take_vendor(&mut self, key: &[u8], value: &[u8], libarchive: &mut Xattrs) -> Result<()> {
         if let Some(name) = key.strip_prefix(SCHILY_XATTR) {
-            self.set_xattr(name, value.to_vec())
+            // GNU tar decodes these two, Go does not.
+            if [&b"%3D"[..], b"%25"].iter().any(|code| name.windows(3).any(|part| part == *code)) {
+                return invalid("ambiguous: the name of an extended attribute has %3D or %25");
+            }
+            self.xattrs.set(name, value.to_vec())
         } else if let Some(name) = key.strip_prefix(LIBARCHIVE_XATTR) {
             let name: Vec<u8> = percent_decode(name).collect();
             match BASE64.decode(value) {
-                // bsdtar writes both forms; the plain one cannot be misread.
-                Ok(_) if self.xattrs.has(&name) => Ok(()),
-                Ok(value) => self.set_xattr(&name, value),
+                Ok(value) => libarchive.set(&name, value),
                 Err(_) => invalid("a LIBARCHIVE.xattr record is no base64"),
             }
         } else if let Some(key) = key.strip_prefix(SPARSE) {
@@ -90,52 +116,77 @@ impl Extension {
         }
     }
 
-    fn set_xattr(&mut self, name: &[u8], value: Vec<u8>) -> Result<()> {
-        if name.is_empty() || name.contains(&0) {
-            return invalid("an extended attribute has no proper name");
+    /// Compares the attributes in libarchive's form with the others: bsdtar writes both. Those in libarchive's form alone
+    /// are not applied, as Go and GNU tar do not.
+    fn compare(&mut self, libarchive: Xattrs) -> Result<()> {
+        for (name, value) in libarchive.list {
+            match self.xattrs.get(&name) {
+                Some(found) if *found == value => {}
+                Some(_) => return invalid("an extended attribute has two values"),
+                None => {
+                    let name = printable(&String::from_utf8_lossy(&name), 100);
+                    self.not_applied.push(format!("LIBARCHIVE.xattr.{name}"));
+                }
+            }
         }
-        self.xattrs.set(name, value);
         Ok(())
     }
 }
 
-/// Extended attributes, in the order of the records that count. There may be 48,000 in one header, so each is found at
-/// once.
+/// Sets a value that may come twice, but not with two meanings.
+fn once<T: PartialEq>(place: &mut Option<T>, key: &str, value: T) -> Result<()> {
+    match place {
+        Some(found) if *found != value => invalid(format!("ambiguous: the record {key} comes twice, and differs")),
+        _ => {
+            *place = Some(value);
+            Ok(())
+        }
+    }
+}
+
+/// Extended attributes, in the order of their records. There may be 48,000 in one header, so each is found at once.
 #[derive(Debug, Default)]
 pub(super) struct Xattrs {
-    list: Vec<Option<(Vec<u8>, Vec<u8>)>>,
+    list: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where each name has its record.
     places: HashMap<Vec<u8>, usize>,
 }
 
 impl Xattrs {
-    fn has(&self, name: &[u8]) -> bool {
-        self.places.contains_key(name)
+    fn get(&self, name: &[u8]) -> Option<&Vec<u8>> {
+        self.places.get(name).map(|place| &self.list[*place].1)
     }
 
-    fn set(&mut self, name: &[u8], value: Vec<u8>) {
-        if let Some(before) = self.places.insert(name.to_vec(), self.list.len()) {
-            self.list[before] = None;
+    fn set(&mut self, name: &[u8], value: Vec<u8>) -> Result<()> {
+        if name.is_empty() || name.contains(&0) {
+            return invalid("an extended attribute has no proper name");
         }
-        self.list.push(Some((name.to_vec(), value)));
+        match self.get(name) {
+            Some(found) if *found == value => Ok(()),
+            Some(_) => invalid("an extended attribute has two values"),
+            None => {
+                self.places.insert(name.to_vec(), self.list.len());
+                self.list.push((name.to_vec(), value));
+                Ok(())
+            }
+        }
     }
 
     pub(super) fn into_list(self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.list.into_iter().flatten().collect()
+        self.list
     }
 }
 
-/// An empty value takes back what was said before (POSIX pax).
-fn text(key: &str, value: &[u8]) -> Result<Option<Vec<u8>>> {
+fn text(key: &str, value: &[u8]) -> Result<Vec<u8>> {
     match value {
-        [] => Ok(None),
+        [] => invalid(format!("ambiguous: the extended header's {key} is empty")),
         value if value.contains(&0) => invalid(format!("the extended header's {key} has a zero byte")),
-        value => Ok(Some(value.to_vec())),
+        value => Ok(value.to_vec()),
     }
 }
 
-fn number(key: &str, value: &[u8]) -> Result<Option<u64>> {
-    if value.is_empty() { Ok(None) } else { decimal(&format!("the extended header's {key}"), value).map(Some) }
+fn number(key: &str, value: &[u8]) -> Result<u64> {
+    decimal(&format!("the extended header's {key}"), value)
 }
 
 /// The records of a payload: `length SP key=value LF`, the length counting all of it.
@@ -180,34 +231,42 @@ mod tests {
     }
 
     #[test]
-    fn values_are_bytes_and_the_last_counts() {
+    fn values_are_bytes() {
         let payload = [
             record("SCHILY.xattr.security.capability", b"\x01\0\n\n=\xff"),
-            record("path", b"one"),
             record("path", b"two"),
             record("LIBARCHIVE.xattr.user.a%3Db", b"AAo"),
+            record("path", b"two"),
         ];
         let extension = Extension::parse(&payload.concat()).unwrap();
         assert_eq!(extension.path.as_deref(), Some(&b"two"[..]));
+        assert_eq!(extension.not_applied, ["LIBARCHIVE.xattr.user.a=b"]);
         let capability = (b"security.capability".to_vec(), b"\x01\0\n\n=\xff".to_vec());
-        assert_eq!(extension.xattrs.into_list(), [capability, (b"user.a=b".to_vec(), b"\0\n".to_vec())]);
+        assert_eq!(extension.xattrs.into_list(), [capability]);
     }
 
     #[test]
-    fn attributes_keep_the_order_of_the_records_that_count() {
-        let names = ["c", "a", "b", "c", "b"];
-        let record = |(n, name): (usize, &&str)| record(&format!("SCHILY.xattr.user.{name}"), n.to_string().as_bytes());
-        let payload: Vec<u8> = names.iter().enumerate().flat_map(record).collect();
-        let found = Extension::parse(&payload).unwrap().xattrs.into_list();
-        let expected = [("user.a", "1"), ("user.c", "3"), ("user.b", "4")];
-        assert_eq!(found, expected.map(|(name, value)| (name.into(), value.into())));
+    fn records_that_come_twice_and_differ_are_refused() {
+        for (key, first, second) in [
+            ("path", &b"one"[..], &b"two"[..]),
+            ("path", b"one", b""),
+            ("size", b"0", b"7"),
+            ("mtime", b"1", b"1.5"),
+            ("SCHILY.xattr.user.x", b"1", b"2"),
+            ("LIBARCHIVE.xattr.user.x", b"MQ", b"Mg"),
+        ] {
+            let twice = [record(key, first), record(key, second)].concat();
+            assert!(Extension::parse(&twice).is_err(), "{key}");
+        }
+        let both = [record("LIBARCHIVE.xattr.user.x", b"MQ"), record("SCHILY.xattr.user.x", b"2")].concat();
+        assert!(Extension::parse(&both).is_err());
     }
 
     #[test]
-    fn an_empty_value_takes_back() {
-        let payload = [record("path", b"one"), record("path", b""), record("size", b"")].concat();
-        let extension = Extension::parse(&payload).unwrap();
-        assert_eq!((extension.path, extension.size), (None, None));
+    fn empty_records_are_refused() {
+        for key in ["path", "linkpath", "size", "uid", "gid", "mtime"] {
+            assert!(Extension::parse(&record(key, b"")).is_err(), "{key}");
+        }
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub(crate) struct Sparse {
 }
 
 impl Sparse {
-    /// Checks that the pieces are in order, inside the file, and together as long as what is stored.
+    /// Checks that the pieces are in order, inside the file, and together as long as what is stored, and that the last
+    /// one ends with the file: where it does not, GNU tar makes a shorter file. Tools end the map with an empty piece.
     fn new(segments: Vec<Segment>, size: u64, stored: u64) -> Result<Sparse> {
         let mut end = 0;
         let mut sum: u64 = 0;
@@ -47,21 +48,31 @@ impl Sparse {
         if sum != stored {
             return invalid(format!("the pieces of a sparse file are {sum} bytes, and {stored} are stored"));
         }
+        if !segments.is_empty() && end != size {
+            return invalid("ambiguous: the map of a sparse file ends before the file does");
+        }
         let segments = segments.into_iter().filter(|segment| segment.length > 0).collect();
         Ok(Sparse { segments, size })
     }
 }
 
-/// What the records `GNU.sparse.*` of an extended header say.
+/// The records `GNU.sparse.*` of an extended header.
+///
+/// Readers take different subsets of them for a sparse file, so only the three complete sets that tools write are
+/// accepted, and each record once.
 #[derive(Debug, Default)]
 pub(super) struct SparseRecords {
-    major: Option<u64>,
-    minor: Option<u64>,
-    /// `size` in versions 0.0 and 0.1, `realsize` in 1.0.
+    /// As they are written: Go compares the text.
+    major: Option<Vec<u8>>,
+    minor: Option<Vec<u8>>,
     size: Option<u64>,
+    real_size: Option<u64>,
+    blocks: Option<u64>,
     pub(super) name: Option<Vec<u8>>,
-    /// Offsets and lengths in turn.
-    map: Vec<u64>,
+    /// Offsets and lengths in turn, of one record in version 0.1.
+    map: Option<Vec<u64>>,
+    /// The same in version 0.0, of one record each.
+    pieces: Vec<u64>,
     seen: bool,
 }
 
@@ -70,18 +81,21 @@ impl SparseRecords {
         let number = || decimal("a number of a sparse file", value);
         self.seen = true;
         match key {
-            b"major" => self.major = Some(number()?),
-            b"minor" => self.minor = Some(number()?),
-            b"size" | b"realsize" => self.size = Some(number()?),
+            b"major" => once(&mut self.major, value.to_vec())?,
+            b"minor" => once(&mut self.minor, value.to_vec())?,
+            b"size" => once(&mut self.size, number()?)?,
+            b"realsize" => once(&mut self.real_size, number()?)?,
+            b"numblocks" => once(&mut self.blocks, number()?)?,
             b"name" if value.is_empty() || value.contains(&0) => return invalid("a sparse file has no proper name"),
-            b"name" => self.name = Some(value.to_vec()),
-            b"map" => self.map = parse_list(value)?,
-            // 0.0: these come in turn, one record each.
-            b"offset" if self.map.len().is_multiple_of(2) => self.map.push(number()?),
-            b"numbytes" if self.map.len() % 2 == 1 => self.map.push(number()?),
+            b"name" => once(&mut self.name, value.to_vec())?,
+            // GNU tar makes room for the pieces when it reads how many there will be.
+            b"map" | b"offset" | b"numbytes" if self.blocks.is_none() => {
+                return invalid("the map of a sparse file stands before the number of its pieces");
+            }
+            b"map" => once(&mut self.map, parse_list(value)?)?,
+            b"offset" if self.pieces.len().is_multiple_of(2) => self.pieces.push(number()?),
+            b"numbytes" if self.pieces.len() % 2 == 1 => self.pieces.push(number()?),
             b"offset" | b"numbytes" => return invalid("the records of a sparse file are out of order"),
-            // How many pieces there will be: the pieces themselves say so.
-            b"numblocks" => {}
             _ => return invalid("a record of a sparse file is unknown"),
         }
         self.check_count()
@@ -92,22 +106,35 @@ impl SparseRecords {
     }
 
     fn check_count(&self) -> Result<()> {
-        if self.map.len() as u64 > 2 * MAX_SEGMENTS {
+        let numbers = self.pieces.len().max(self.map.as_ref().map_or(0, Vec::len));
+        if numbers as u64 > 2 * MAX_SEGMENTS {
             return Err(Error::limit(Limit::SparseSegments, MAX_SEGMENTS));
+        }
+        Ok(())
+    }
+
+    /// Fails if the values of other records look like pieces of version 0.0, which Python looks for in the whole payload.
+    pub(super) fn refuse_look_alikes(&self, payload: &[u8]) -> Result<()> {
+        if self.pieces.is_empty() {
+            return Ok(());
+        }
+        let count = |text: &[u8]| payload.windows(text.len()).filter(|part| *part == text).count();
+        if count(b"GNU.sparse.offset=") + count(b"GNU.sparse.numbytes=") != self.pieces.len() {
+            return invalid("ambiguous: a value looks like a piece of a sparse file");
         }
         Ok(())
     }
 
     /// The map, if there is one. In version 1.0 it stands before the content, in `stored` bytes that then become
     /// fewer.
-    pub(super) fn map(self, content: &mut impl Read, stored: &mut u64) -> Result<Option<Sparse>> {
+    pub(super) fn map(mut self, content: &mut impl Read, stored: &mut u64) -> Result<Option<Sparse>> {
         if !self.seen {
             return Ok(None);
         }
-        let Some(size) = self.size else { return invalid("a sparse file has no size") };
-        let numbers = match (self.major, self.minor) {
-            (None | Some(0), None | Some(0 | 1)) => self.map,
-            (Some(1), Some(0)) if self.map.is_empty() => read_list(content, stored)?,
+        let version = (self.major.take(), self.minor.take());
+        let (size, numbers) = match (version.0.as_deref(), version.1.as_deref()) {
+            (Some(b"1"), Some(b"0")) => (self.size_of_1_0()?, read_list(content, stored)?),
+            (None, None) | (Some(b"0"), Some(b"0" | b"1")) => self.size_and_map_of_0_x()?,
             _ => return invalid("a sparse file is of an unknown version"),
         };
         if !numbers.len().is_multiple_of(2) {
@@ -116,6 +143,40 @@ impl SparseRecords {
         let segments = numbers.chunks_exact(2).map(|pair| Segment { offset: pair[0], length: pair[1] }).collect();
         Sparse::new(segments, size, *stored).map(Some)
     }
+
+    fn size_of_1_0(&self) -> Result<u64> {
+        match (self.real_size, self.size, self.blocks) {
+            (Some(size), None, None) => Ok(size),
+            (None, ..) => invalid("a sparse file has no size"),
+            _ => invalid("ambiguous: a sparse file has records of two versions"),
+        }
+    }
+
+    fn size_and_map_of_0_x(self) -> Result<(u64, Vec<u64>)> {
+        let (Some(size), None) = (self.size, self.real_size) else {
+            return invalid("a sparse file of version 0 has no GNU.sparse.size, or another size beside it");
+        };
+        let numbers = match (self.map, self.pieces) {
+            (Some(map), pieces) if pieces.is_empty() => map,
+            (None, pieces) => pieces,
+            _ => return invalid("ambiguous: a sparse file has two maps"),
+        };
+        // Go and GNU tar take what has no pieces for a whole file.
+        if numbers.is_empty() {
+            return invalid("ambiguous: records of a sparse file without a map");
+        }
+        if self.blocks.is_none_or(|blocks| blocks.checked_mul(2) != Some(numbers.len() as u64)) {
+            return invalid("the map of a sparse file has another number of pieces than it says");
+        }
+        Ok((size, numbers))
+    }
+}
+
+fn once<T>(place: &mut Option<T>, value: T) -> Result<()> {
+    if place.replace(value).is_some() {
+        return invalid("a record of a sparse file comes twice");
+    }
+    Ok(())
 }
 
 /// 0.1: all in one record.
@@ -177,30 +238,46 @@ impl<R: Read> Lines<'_, R> {
 pub(super) fn old_map(header: &GnuHeader, stored: u64, blocks: &mut impl Read) -> Result<Sparse> {
     let size = unsigned("real size", &header.realsize)?;
     let mut segments = Vec::new();
-    add(&mut segments, &header.sparse)?;
+    let mut is_full = add(&mut segments, &header.sparse)?;
     let mut more = header.isextended[0] != 0;
     while more {
+        if !is_full {
+            return invalid("ambiguous: the map of a sparse file goes on behind its end");
+        }
         let mut block = GnuExtSparseHeader::new();
         blocks.read_exact(block.as_mut_bytes())?;
-        add(&mut segments, &block.sparse)?;
+        let before = segments.len();
+        is_full = add(&mut segments, &block.sparse)?;
+        if segments[before..].iter().any(|segment| segment.offset == 0 && segment.length > 0) {
+            return invalid(
+                "ambiguous: a piece at the start of a sparse file stands in a later block, where Python skips it",
+            );
+        }
         if segments.len() as u64 > MAX_SEGMENTS {
             return Err(Error::limit(Limit::SparseSegments, MAX_SEGMENTS));
         }
         more = block.isextended[0] != 0;
     }
+    if segments.is_empty() {
+        return invalid("ambiguous: a sparse file without a map");
+    }
     Sparse::new(segments, size, stored)
 }
 
-/// A slot that is all zero bytes ends the list; one that is half filled is refused.
-fn add(segments: &mut Vec<Segment>, slots: &[GnuSparseHeader]) -> Result<()> {
-    for slot in slots {
-        match (slot.offset[0], slot.numbytes[0]) {
-            (0, 0) => break,
-            (0, _) | (_, 0) => return invalid("the map of a sparse file has half a piece"),
-            _ => {}
+/// Adds the pieces of some slots; false if the list ends in them. A slot that is all zero bytes ends it: no other may
+/// follow, and one that is half filled is refused.
+fn add(segments: &mut Vec<Segment>, slots: &[GnuSparseHeader]) -> Result<bool> {
+    let is_empty = |slot: &GnuSparseHeader| slot.offset == [0; 12] && slot.numbytes == [0; 12];
+    let filled = slots.iter().position(is_empty).unwrap_or(slots.len());
+    if !slots[filled..].iter().all(is_empty) {
+        return invalid("ambiguous: the map of a sparse file goes on behind its end");
+    }
+    for slot in &slots[..filled] {
+        if slot.offset[0] == 0 || slot.numbytes[0] == 0 {
+            return invalid("the map of a sparse file has half a piece");
         }
         let offset = unsigned("offset of a piece", &slot.offset)?;
         segments.push(Segment { offset, length: unsigned("length of a piece", &slot.numbytes)? });
     }
-    Ok(())
+    Ok(filled == slots.len())
 }

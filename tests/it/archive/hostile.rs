@@ -289,7 +289,7 @@ fn bombs_are_refused() {
     let real = (1_u64 << 40) - 1;
     let holes = Item::new(b'S', "a")
         .field(257, b"ustar  \0")
-        .field(386, format!("{real:011o}\0").as_bytes())
+        .field(386, &[&[0x80, 0, 0, 0][..], &real.to_be_bytes()].concat())
         .field(398, b"00000000000\0")
         .field(483, &[&[0x80, 0, 0, 0][..], &real.to_be_bytes()].concat());
     assert_kind!(refused(&tar(&[holes])[..]), ErrorKind::LimitExceeded { limit: Limit::ExpansionRatio, .. });

@@ -12,6 +12,7 @@ use layercake::changeset::Limits;
 use layercake::error::Limit;
 
 use super::applied;
+use super::becomes;
 use super::exceeds;
 use super::gnu;
 use super::read_all;
@@ -31,8 +32,16 @@ pub enum Dialect {
 
 const DIALECTS: [Dialect; 4] = [Dialect::Old, Dialect::Pax00, Dialect::Pax01, Dialect::Pax10];
 
-/// The file `sparse` of so many bytes, with these pieces, and what is stored of it.
+/// The file `sparse` of so many bytes, with these pieces, and what is stored of it. Where a hole ends the file, so does an
+/// empty piece, as tools write it.
 pub fn sparse(dialect: Dialect, pieces: &[(u64, u64)], size: u64, stored: &[u8]) -> Item {
+    let end = pieces.last().map_or(0, |(offset, length)| offset.saturating_add(*length));
+    let last = (end < size).then_some((size, 0));
+    exactly(dialect, &pieces.iter().copied().chain(last).collect::<Vec<_>>(), size, stored)
+}
+
+/// The same with these pieces alone.
+fn exactly(dialect: Dialect, pieces: &[(u64, u64)], size: u64, stored: &[u8]) -> Item {
     let (size, count) = (size.to_string(), pieces.len());
     match dialect {
         Dialect::Old => old_sparse(pieces, size.parse().unwrap(), stored),
@@ -163,6 +172,20 @@ fn half_maps_are_refused() {
         &[("size", "8"), ("name", "")],
         &[("size", "8"), ("name", "a\0b"), ("map", "0,8")],
         &[("size", "8"), ("surprise", "1"), ("map", "0,8")],
+        &[("size", "8"), ("map", "0,8")],
+        &[("size", "8"), ("map", "0,8"), ("numblocks", "1")],
+        &[("size", "8"), ("numblocks", "2"), ("map", "0,8")],
+        &[("size", "8"), ("numblocks", "1"), ("numblocks", "1"), ("map", "0,8")],
+        &[("size", "8"), ("numblocks", "1"), ("map", "0,8"), ("map", "0,8")],
+        &[("size", "8"), ("numblocks", "1"), ("offset", "0"), ("numbytes", "8"), ("map", "0,8")],
+        &[("size", "8"), ("realsize", "8"), ("numblocks", "1"), ("map", "0,8")],
+        &[("realsize", "8"), ("numblocks", "1"), ("map", "0,8")],
+        &[("major", "0"), ("size", "8"), ("numblocks", "1"), ("map", "0,8")],
+        &[("major", "00"), ("minor", "1"), ("size", "8"), ("numblocks", "1"), ("map", "0,8")],
+        &[("name", "x"), ("size", "0")],
+        &[("name", "x"), ("size", "0"), ("numblocks", "0")],
+        &[("name", "x"), ("size", "0"), ("numblocks", "0"), ("map", "")],
+        &[("major", "1"), ("minor", "0"), ("size", "8")],
         &[("major", "1"), ("minor", "1"), ("realsize", "8")],
         &[("major", "2"), ("minor", "0"), ("realsize", "8")],
         &[("major", "1"), ("minor", "0"), ("realsize", "8"), ("map", "0,8")],
@@ -179,6 +202,30 @@ fn half_maps_are_refused() {
     refused(&tar(&[old().field(398, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")]));
     refused(&tar(&[old().field(257, b"ustar\x0000")]));
     refused(&old().field(482, &[1]).bytes()[..512]);
+}
+
+/// P13: where one reader finds a sparse file and another a whole one, or each another size or name.
+#[test]
+fn sparse_files_that_readers_read_differently_are_refused() {
+    for dialect in DIALECTS {
+        let whole = || exactly(dialect, &[(0, 8)], 8, b"8 bytes.");
+        refused(&tar(&[exactly(dialect, &[(0, 8)], 100, b"8 bytes.")]));
+        refused(&tar(&[whole().pax("size", "8")]));
+        refused(&tar(&[whole().pax("path", "other").pax("GNU.sparse.name", "name")]));
+        becomes(&tar(&[whole()]), &["sparse: 8 bytes."]);
+    }
+    // GNU tar writes both names where one is not ASCII.
+    let both = sparse(Dialect::Pax10, &[(0, 8)], 8, b"8 bytes.").pax("path", "./GNUSparseFile.1/caf\u{e9}");
+    becomes(&tar(&[both]), &["sparse: 8 bytes."]);
+    let look_alike = sparse(Dialect::Pax00, &[(0, 8)], 8, b"8 bytes.").pax("comment", "\n24 GNU.sparse.offset=99\n");
+    refused(&tar(&[look_alike]));
+    for dialect in [Dialect::Old, Dialect::Pax00, Dialect::Pax01] {
+        refused(&tar(&[exactly(dialect, &[], 0, b"")]));
+    }
+    let slot = |offset: u64, length: u64| format!("{offset:011o}\0{length:011o}\0").into_bytes();
+    let old = || old_sparse(&[(0, 8)], 8, b"8 bytes.");
+    refused(&tar(&[old().field(386 + 48, &slot(8, 0))]));
+    refused(&tar(&[old().field(482, &[1]).content([&[0; 512][..], b"8 bytes."].concat()).size(8)]));
 }
 
 /// What is no file has no holes: where one reader takes the records and another does not, they see two names.

@@ -89,8 +89,8 @@ fn contents_are_compared_where_they_may_differ() {
 /// Holes are zeros.
 #[test]
 fn holes_are_content() {
-    let sparse = Item::file("s", "AB").pax("GNU.sparse.major", "0").pax("GNU.sparse.size", "8");
-    let sparse = [sparse.pax("GNU.sparse.map", "2,1,6,1")];
+    let sparse = Item::file("s", "AB").pax("GNU.sparse.size", "8").pax("GNU.sparse.numblocks", "3");
+    let sparse = [sparse.pax("GNU.sparse.map", "2,1,6,1,8,0")];
     let whole = |content: &[u8]| Item::file("s", content);
     assert_eq!(changes(&[&sparse], &[&[whole(b"\0\0A\0\0\0B\0")]]), [""; 0]);
     assert_eq!(changes(&[&sparse], &[&[whole(b"\0\0A\0\0\0\0B")]]), ["M s 8"]);
