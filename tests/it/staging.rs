@@ -252,6 +252,8 @@ fn trees_made_with_default_options_survive_a_power_cut() {
     };
     let options = layercake::changeset::Options::new();
     let _ = image.unpack_with(xfs.1.join("new/parent/flat"), &options).unwrap();
+    // What is open keeps the file system busy.
+    drop((image, store));
     xfs.cut();
     assert_eq!(whole("new/parent/flat"), 100);
     let image = || Store::open(xfs.1.join("store")).unwrap().image_at(&root).unwrap();
