@@ -1,7 +1,7 @@
 //! Unpacked layers that nobody needs any more.
 //!
 //! A tree lies beside its record, which says that it is whole. Who is about to use it shares a lock on the record; so
-//! the record goes first, under a lock that nobody shares, and then the tree, by another name.
+//! the record goes first, under a lock that nobody shares, and then the tree. A tree without a record is not believed.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
