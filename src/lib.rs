@@ -108,6 +108,7 @@ mod fs;
 pub mod fuzzing;
 pub mod guide;
 pub mod image;
+mod json;
 pub mod manifest;
 pub mod media_type;
 mod memory;

@@ -9,7 +9,7 @@ const FLOORS: [&[&str]; 11] = [
     &["digest", "platform", "media_type", "sync"],
     &["reference", "descriptor"],
     &["error"],
-    &["event", "memory"],
+    &["event", "json", "memory"],
     &["compression", "verify", "fs"],
     &["manifest"],
     &["changeset", "store", "registry"],

@@ -24,6 +24,7 @@ use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
 use crate::event::Cancel;
+use crate::json;
 use crate::manifest::Config;
 use crate::manifest::Root;
 use crate::media_type::MediaType;
@@ -111,6 +112,7 @@ impl Item {
 /// What is said of each image, as text: taken apart, all of them together may take ten times as much memory.
 fn items(members: &Members) -> Result<Vec<Box<RawValue>>> {
     let content = members.document(MANIFEST).unwrap_or_default();
+    json::check(content, &json::ARCHIVE).map_err(|error| Error::invalid_document(MANIFEST, error))?;
     let items = serde_json::from_slice(content).map_err(|error| Error::invalid_document(MANIFEST, error));
     let AtMost::<_, MAX_IMAGES>(items) = items?;
     if items.len() > MAX_IMAGES {

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
+use crate::json;
 use crate::manifest::Config;
 use crate::manifest::Index;
 use crate::manifest::MAX_DEPTH;
@@ -42,13 +43,14 @@ pub(super) fn plan(members: &mut Members, limits: Limits, plan: &mut Plan) -> Re
     Ok(())
 }
 
-fn check_version(layout: &[u8]) -> Result<()> {
+fn check_version(text: &[u8]) -> Result<()> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Layout {
         image_layout_version: String,
     }
-    let layout: Layout = serde_json::from_slice(layout).map_err(|error| Error::invalid_document(LAYOUT, error))?;
+    json::check(text, &json::LAYOUT).map_err(|error| Error::invalid_document(LAYOUT, error))?;
+    let layout: Layout = serde_json::from_slice(text).map_err(|error| Error::invalid_document(LAYOUT, error))?;
     match layout.image_layout_version.as_str() {
         "1.0.0" => Ok(()),
         other => Err(Error::invalid_archive(format!("unsupported layout version {other:?}"))),

@@ -12,11 +12,13 @@ use serde::de::IgnoredAny;
 use super::Bytes;
 use super::check_size;
 use super::parse;
+use super::refuse_ambiguity;
 
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::json;
 use crate::platform::Platform;
 
 /// What an image runs and how it was made (image-spec, config.md).
@@ -149,6 +151,7 @@ impl Config {
     pub(crate) fn with_digest(bytes: Vec<u8>, digest: Digest) -> Result<Config> {
         check_size(&bytes)?;
         let fields = parse("configuration", &bytes)?;
+        refuse_ambiguity("configuration", &bytes, &json::CONFIG)?;
         Ok(Config { bytes: Bytes(bytes), digest, fields })
     }
 

@@ -21,8 +21,10 @@
 //! # Ok::<(), layercake::Error>(())
 //! ```
 //!
-//! What is refused: anything that could be read as two kinds of document (CVE-2021-41190), Docker's schema 1, and
-//! documents of more than [`MAX_DOCUMENT`] bytes.
+//! Refused are documents that could be read as two kinds (CVE-2021-41190) or in two ways, Docker's schema 1, and
+//! documents of more than [`MAX_DOCUMENT`] bytes. A document has two readings where a field comes twice, or where the
+//! name of a known field is written in another case: Go's tools take `Layers` for `layers`. Names in free maps, such as
+//! annotations and labels, may differ in case.
 
 mod choose;
 mod config;
@@ -46,6 +48,8 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Limit;
 use crate::error::Result;
+use crate::json;
+use crate::json::Shape;
 use crate::media_type::MediaType;
 
 pub(crate) use choose::MAX_DEPTH;
@@ -95,6 +99,7 @@ impl Root {
             return Err(ErrorKind::Schema1.into());
         }
         let probe: Probe = parse("manifest", &bytes)?;
+        refuse_ambiguity("manifest", &bytes, &json::DOCUMENT)?;
         let media_type = probe.media_type(expected)?;
         let digest = Digest::of(algorithm, &bytes);
         if media_type.is_index() {
@@ -197,6 +202,11 @@ impl Probe {
 /// CVE-2021-41190: a document that one reader takes for a manifest and another for an index.
 fn refuse(both: bool, what: &str) -> Result<()> {
     if both { Err(Error::invalid_document("manifest", format!("ambiguous: {what}"))) } else { Ok(()) }
+}
+
+/// Fails where Go would read the fields otherwise.
+fn refuse_ambiguity(document: &'static str, bytes: &[u8], shape: &'static Shape) -> Result<()> {
+    json::check(bytes, shape).map_err(|ambiguity| Error::invalid_document(document, ambiguity))
 }
 
 fn check_size(bytes: &[u8]) -> Result<()> {

@@ -18,6 +18,8 @@ use crate::error::Error;
 use crate::error::Limit;
 use crate::error::Result;
 use crate::error::printable;
+use crate::json;
+use crate::json::Shape;
 use crate::manifest::MAX_DOCUMENT;
 use crate::reference::ImageReference;
 
@@ -103,7 +105,13 @@ pub(super) fn accept(response: Response) -> Result<Response> {
 
 /// A page's JSON.
 pub(super) fn page<T: serde::de::DeserializeOwned>(response: Response) -> Result<T> {
+    page_of(response, &Shape::Any)
+}
+
+/// The same, where fields are known that other readers could take for others.
+pub(super) fn page_of<T: serde::de::DeserializeOwned>(response: Response, shape: &'static Shape) -> Result<T> {
     let body = at_most(response, MAX_DOCUMENT, || Error::limit(Limit::DocumentSize, MAX_DOCUMENT))?;
+    json::check(&body, shape).map_err(|error| Error::invalid_document("list", error))?;
     serde_json::from_slice(&body).map_err(|error| Error::invalid_document("list", error))
 }
 

@@ -2,7 +2,7 @@
 
 use super::Access;
 use super::Repository;
-use super::catalog::page;
+use super::catalog::page_of;
 use super::fault::refusal;
 use super::http::Request;
 use super::http::Response;
@@ -15,6 +15,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
 use crate::event::Watch;
+use crate::json;
 use crate::manifest::Root;
 use crate::media_type::MediaType;
 use crate::reference::Identifier;
@@ -98,7 +99,7 @@ fn applies(response: &Response, filter: &str) -> bool {
 }
 
 fn entries(response: Response) -> Result<Vec<Descriptor>> {
-    let index: serde_json::Value = page(response)?;
+    let index: serde_json::Value = page_of(response, &json::DOCUMENT)?;
     let list = index.get("manifests").filter(|list| !list.is_null()).cloned().unwrap_or_else(|| serde_json::json!([]));
     serde_json::from_value(list).map_err(|error| Error::invalid_document("list of referrers", error))
 }

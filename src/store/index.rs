@@ -24,6 +24,7 @@ use super::Name;
 use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::error::Result;
+use crate::json;
 
 pub(super) const INDEX: &str = "index.json";
 /// The most bytes of `index.json`: some 300,000 names.
@@ -63,7 +64,10 @@ enum Role<'a> {
 impl<'a> Index<'a> {
     pub(super) fn parse(text: &'a str) -> Result<Index<'a>> {
         let invalid = |error| Error::invalid_document(INDEX, error);
-        let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(invalid)?;
+        let json::Pairs(fields) = serde_json::from_str(text).map_err(invalid)?;
+        check_fields(&fields)?;
+        let mut fields: BTreeMap<String, &RawValue> =
+            fields.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
         let raws: Option<Entries<'_>> = match fields.remove("manifests") {
             Some(raw) => serde_json::from_str(raw.get()).map_err(invalid)?,
             None => None,
@@ -233,8 +237,21 @@ impl Entry<'_> {
     }
 }
 
+/// Fails where the index itself can be read in two ways. Its entries are checked one by one: one of them that is
+/// ambiguous does not hide the others.
+fn check_fields(fields: &[(Cow<'_, str>, &RawValue)]) -> Result<()> {
+    let invalid = |ambiguity| Error::invalid_document(INDEX, ambiguity);
+    json::check_names(fields.iter().map(|(name, _)| &**name), &json::DOCUMENT).map_err(invalid)?;
+    for (name, value) in fields.iter().filter(|(name, _)| name != "manifests") {
+        let shape = json::DOCUMENT.field(name).map_err(invalid)?;
+        json::check(value.get().as_bytes(), shape).map_err(invalid)?;
+    }
+    Ok(())
+}
+
 /// The descriptor that an entry is.
 pub(super) fn descriptor_of(entry: &str) -> Result<Descriptor> {
+    json::check(entry.as_bytes(), &json::DESCRIPTOR).map_err(|error| Error::invalid_document(INDEX, error))?;
     serde_json::from_str(entry).map_err(|error| Error::invalid_document(INDEX, error))
 }
 
@@ -268,6 +285,7 @@ impl<'a> Labels<'a> {
             #[serde(borrow, rename = "io.layercake.view-of")]
             view_of: Option<Cow<'a, str>>,
         }
+        json::check(raw.get().as_bytes(), &json::DESCRIPTOR).map_err(de::Error::custom)?;
         let fields: Fields<'a> = serde_json::from_str(raw.get())?;
         let Annotations { layout, containerd, view, view_of } = fields.annotations.unwrap_or_default();
         let text = |label: Option<Cow<'a, str>>| label.filter(|text| !text.is_empty());

@@ -514,6 +514,7 @@ fn check_version(dir: &Dir) -> Result<()> {
     require(dir, LAYOUT)?;
     let content = dir.read(LAYOUT, Limit::LayoutSize, MAX_SMALL_FILE)?;
     let layout: Layout = serde_json::from_slice(&content).map_err(|error| Error::invalid_document(LAYOUT, error))?;
+    crate::json::check(&content, &crate::json::LAYOUT).map_err(|error| Error::invalid_document(LAYOUT, error))?;
     refuse_version(dir, &layout.image_layout_version, LAYOUT_VERSION)?;
     check_our_version(dir)
 }

@@ -300,3 +300,40 @@ fn chain_ids_are_as_specified() {
     );
     assert_eq!(Digest::sha256(&[0; 1024]).to_string(), l1);
 }
+
+/// P13: Go takes the name of a known field in any case, and the last of several.
+#[test]
+fn fields_that_go_takes_for_others_are_refused() {
+    let reason = |error: layercake::Error| match error.kind() {
+        ErrorKind::InvalidDocument { reason, .. } => reason.clone(),
+        kind => panic!("unexpected kind: {kind:?}"),
+    };
+    let layer = descriptor("application/vnd.oci.image.layer.v1.tar");
+    let mut with_platform = descriptor(OCI_MANIFEST);
+    with_platform["platform"] = json!({ "os": "linux", "OS": "windows", "architecture": "amd64" });
+    for document in [
+        json!({ "schemaVersion": 2, "config": config(), "layers": [], "Layers": [layer] }),
+        json!({ "schemaVersion": 2, "config": config(), "Config": config(), "layers": [] }),
+        json!({ "schemaVersion": 2, "config": config(), "layers": [], "\u{17f}ubject": layer }),
+        json!({ "schemaVersion": 2, "SchemaVersion": 2, "config": config(), "layers": [] }),
+        json!({ "schemaVersion": 2, "config": config(), "layers": [], "Manifests": [] }),
+        json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [with_platform] }),
+    ] {
+        let reason = reason(failure(parse(&document)));
+        assert!(reason.starts_with("ambiguous"), "{reason}");
+    }
+    for text in [
+        r#"{"os":"linux","OS":"linux"}"#,
+        r#"{"config":{"Env":[],"env":["A=b"]}}"#,
+        r#"{"config":{"Labels":{"a":"1","a":"2"}}}"#,
+        "{\"rootfs\":{\"type\":\"layers\",\"diff_id\u{17f}\":[]}}",
+        r#"{"history":[{"created_by":"a","Created_By":"b"}]}"#,
+        r#"{"unknown":{"a":1,"\u0061":2}}"#,
+    ] {
+        let reason = reason(failure(Config::parse(text.as_bytes().to_vec())));
+        assert!(reason.starts_with("ambiguous"), "{reason}");
+    }
+    let free =
+        r#"{"os":"linux","config":{"Labels":{"a":"1","A":"2"},"Volumes":{"/Env":{},"/env":{}}},"x":{"Os":1,"os":2}}"#;
+    assert_eq!(Config::parse(free.as_bytes().to_vec()).unwrap().labels().len(), 2);
+}

@@ -404,3 +404,33 @@ fn names_that_are_known_are_seen_to_change() {
     known();
     assert_eq!(store.resolve(&by_digest).unwrap().digest, one.digest);
 }
+
+/// P13: an entry that Go would read otherwise is an error of its own, and hides no other; an index with two readings is
+/// refused.
+#[test]
+fn ambiguous_entries_and_indexes_are_refused() {
+    let scratch = Scratch::new();
+    let store = scratch.store("store");
+    two_layers().tag(&store, &name("good")).unwrap();
+    let path = store.path().join("index.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let index: Value = serde_json::from_str(&text).unwrap();
+    let good = index["manifests"][0].clone();
+    let mut bad =
+        entry(&Descriptor::of(MediaType::OCI_MANIFEST, b"x"), json!({ "org.opencontainers.image.ref.name": "bad" }));
+    bad["Digest"] = json!("sha256:0");
+    rewrite_index(&store, json!([bad, good]));
+    let outcome: Vec<bool> = store.entries().unwrap().map(|entry| entry.is_ok()).collect();
+    assert_eq!(outcome, [false, true]);
+    assert!(store.image(name("good")).is_ok());
+    assert!(!store.check().unwrap().is_clean());
+    for broken in [
+        text.replacen("\"manifests\"", "\"manifests\":[],\"Manifests\"", 1),
+        text.replacen("\"manifests\"", "\"manifests\":[],\"manifests\"", 1),
+        text.replacen("\"manifests\"", "\"annotations\":{\"a\":\"\",\"a\":\"\"},\"manifests\"", 1),
+    ] {
+        fs::write(&path, &broken).unwrap();
+        assert_kind!(failure(store.resolve(name("good"))), ErrorKind::InvalidDocument { .. });
+        fs::write(&path, &text).unwrap();
+    }
+}

@@ -53,7 +53,8 @@ pub(super) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Opt
     }
 }
 
-/// A field, whatever the case of its name: Docker and podman read it so.
+/// The value of a field, whatever the case of its name: helpers may write any. Configuration files with such names are
+/// refused before.
 pub(super) fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     fields.get(name).or_else(|| fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
 }

@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::error::printable;
+use crate::json;
 
 use entry::field;
 use helper::Helpers;
@@ -232,6 +233,7 @@ impl File {
         }
         // Into a value first: where types are not as expected, serde's errors quote what they found.
         let document: Value = serde_json::from_str(text).map_err(|error| fail(&format!("it is no JSON: {error}")))?;
+        json::check(text.as_bytes(), &json::DOCKER_CONFIG).map_err(|found| fail(&found.without_names()))?;
         let Value::Object(document) = document else { return Err(fail("it is no JSON object")) };
         Ok(File {
             auths: keys(&document, "auths").map_err(|why| fail(&why))?,
