@@ -106,6 +106,21 @@ impl MediaType {
             || essence.starts_with("application/vnd.docker.image.rootfs.")
     }
 
+    /// Whether the content is a tar, plain or compressed, by any vendor's name: one part of the type is `tar`. An encrypted
+    /// tar is not one.
+    pub fn is_tar(&self) -> bool {
+        !self.is_encrypted() && self.parts().any(|part| part == "tar" || part == "x-tar")
+    }
+
+    /// Whether the content is encrypted (ocicrypt: the suffix `+encrypted`).
+    pub fn is_encrypted(&self) -> bool {
+        self.parts().any(|part| part == "encrypted")
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &str> {
+        self.essence().split(['/', '.', '+'])
+    }
+
     /// Whether this is a layer that should not be pushed to registries (image-spec, layer.md, "Non-Distributable
     /// Layers"; Docker's "foreign").
     pub fn is_nondistributable(&self) -> bool {

@@ -12,6 +12,7 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::Context;
 use crate::error::Error;
+use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::media_type::MediaType;
 use crate::store::BlobReader;
@@ -80,10 +81,12 @@ impl Layer {
     ///
     /// # Errors
     ///
-    /// Those of [`Store::blob`]; [`ErrorKind::Compression`](crate::ErrorKind::Compression) if the blob is zstd and
+    /// [`ErrorKind::UnsupportedMediaType`](crate::ErrorKind::UnsupportedMediaType) if the layer is encrypted, or of a type
+    /// that is not a tar. Those of [`Store::blob`]; [`ErrorKind::Compression`](crate::ErrorKind::Compression) if the blob is zstd and
     /// the feature `zstd` is off. The reader fails with that kind on bytes that no decoder takes, and with
     /// [`ErrorKind::DigestMismatch`](crate::ErrorKind::DigestMismatch).
     pub fn uncompressed(&self) -> Result<impl Read + use<>> {
+        check_is_tar(&self.descriptor)?;
         let blob = BufReader::with_capacity(BUFFER, self.compressed()?);
         let decoder = Decoder::new(blob, Bound::for_layer(self.descriptor.size))?;
         Ok(VerifiedReader::of_digest(decoder, self.diff_id))
@@ -91,6 +94,7 @@ impl Layer {
 
     /// What reads the layer for it to be applied, and verifies it.
     pub(crate) fn source(&self) -> Result<Source<'static>> {
+        check_is_tar(&self.descriptor)?;
         let stream = Box::new(self.store.open_blob(&self.descriptor)?);
         Ok(Source { stream, promise: Some(Promise { blob: Some(self.descriptor.clone()), diff_id: self.diff_id }) })
     }
@@ -109,6 +113,18 @@ impl Layer {
         self.store.keep_size(self.diff_id, size);
         Ok(size)
     }
+}
+
+/// Fails if the content cannot be read as a tar: its type says that it is encrypted, or something else.
+pub(crate) fn check_is_tar(layer: &Descriptor) -> Result<()> {
+    let expected = match &layer.media_type {
+        found if found.is_tar() => return Ok(()),
+        found if found.is_encrypted() => {
+            "a layer that is not encrypted: decrypt the image first, as `skopeo copy --decryption-key` does"
+        }
+        _ => "a layer that is a tar, plain or compressed with gzip or zstd",
+    };
+    Err(ErrorKind::UnsupportedMediaType { found: layer.media_type.clone(), expected }.into())
 }
 
 impl PartialEq for Layer {

@@ -28,6 +28,7 @@ use crate::fs::atomic::Durability;
 use crate::fs::rooted::Rooted;
 use crate::image::Image;
 use crate::image::Layer;
+use crate::image::layer::check_is_tar;
 use crate::store::Store;
 
 impl Image {
@@ -161,6 +162,9 @@ impl<'a> Unpacking<'a> {
     ) -> Result<Unpacked> {
         let options = self.options;
         options.limits.check(Limit::Layers, layers.len() as u64)?;
+        for (n, layer) in layers.iter().enumerate() {
+            check_is_tar(layer).context(|| format!("layer {} of {}", n + 1, layers.len()))?;
+        }
         let done = run(sources, options.limits, |tars| match options.layout {
             Layout::Flat => flat(&self.aside, self.target, layers, tars, options),
             Layout::Overlay => overlay(&self.aside, self.target, layers, tars, options),

@@ -20,6 +20,7 @@ mod hostile;
 mod image_diff;
 mod images;
 mod keeping;
+mod layer_types;
 mod layers;
 mod made;
 mod model;
