@@ -126,6 +126,7 @@ impl<'a> Making<'a> {
         let (base, _) = dir.make_dir(BASE)?;
         rustix::fs::fchmod(&base, Mode::from_raw_mode(0o755))
             .map_err(|error| Error::io("set the mode of", base.path(), error.into()))?;
+        image.store().durability().sync_dir(&base)?;
         let here = dir.real_path()?;
         let lower = LowerDirs::of(&layers, &dir)?;
         Ok(Making { image, options, layers, lower, namespace, aside, here, dir })

@@ -12,6 +12,7 @@ use super::layout::LAYOUT;
 use crate::digest::Algorithm;
 use crate::digest::Digest;
 use crate::error::Context;
+use crate::error::Error;
 use crate::error::Result;
 use crate::fs::atomic;
 use crate::fs::dir::Dir;
@@ -59,13 +60,17 @@ impl Store {
                         dir.set_mode(&name, 0o400 | readers & READ)?;
                     }
                 }
-                self.durability.sync_dir(dir)?;
             }
             for name in [INDEX, LAYOUT] {
                 self.dir().set_mode(name, 0o600 | readers & READ)?;
             }
             set_readers(self.dir(), readers)?;
-            self.durability.sync_dir(self.dir())
+            match self.durability {
+                Durability::Full => {
+                    rustix::fs::syncfs(self.dir()).map_err(|error| Error::io("sync", self.dir().path(), error.into()))
+                }
+                Durability::None => Ok(()),
+            }
         };
         set().context(|| "set which users may read the store")
     }
@@ -89,6 +94,7 @@ impl Store {
         let (dir, is_new) = blobs.make_dir(algorithm.name())?;
         if is_new {
             dir.set_own_mode(0o700 | self.readers()?)?;
+            self.durability.sync_dir(&dir)?;
         }
         Ok(dir)
     }

@@ -271,6 +271,11 @@ impl BlobWriter {
         self.check_file()?;
         // An earlier attempt may have written the last byte long ago; the blob is young all the same.
         self.dir.touch(&self.name)?;
+        let mode = self.store.blob_mode()?;
+        if mode != 0o400 {
+            // Other users can read it after a power cut too.
+            self.protect(mode | 0o200)?;
+        }
         if let Err(error) = self.store.durability.sync_file(&self.file, &self.dir) {
             // After a failed sync nobody knows what of the file is on the disk, and the next sync would not say
             // either: the file is given up.
@@ -280,9 +285,13 @@ impl BlobWriter {
         self.dir.rename(&self.name, &blobs, &name)?;
         self.published = true;
         // Not before: what a crash leaves under its first name must still be writable for the next attempt.
-        let mode = Permissions::from_mode(self.store.blob_mode()?);
-        self.file.set_permissions(mode).map_err(|error| Error::io("protect", &blobs.path().join(&name), error))?;
+        self.protect(mode)?;
         self.store.durability.sync_dir(&blobs)
+    }
+
+    fn protect(&self, mode: u32) -> Result<()> {
+        let protected = self.file.set_permissions(Permissions::from_mode(mode));
+        protected.map_err(|error| Error::io("protect", &self.dir.path().join(&self.name), error))
     }
 
     /// A write that failed in the middle, and was repeated, leaves more in the file than was counted and hashed.
