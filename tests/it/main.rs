@@ -9,6 +9,7 @@ mod checkout;
 mod conformance;
 mod cost;
 mod diff;
+mod differential;
 mod documents;
 mod examples;
 mod faithful;
@@ -69,6 +70,7 @@ mod one_pass;
 mod power;
 #[cfg(feature = "registry")]
 mod processes;
+#[cfg(feature = "registry")]
 mod protection;
 #[cfg(feature = "registry")]
 mod pull;
@@ -76,6 +78,7 @@ mod pull;
 mod push;
 #[cfg(feature = "registry")]
 mod reach;
+#[cfg(feature = "registry")]
 mod registry_examples;
 #[cfg(feature = "registry")]
 mod resume;

@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(parse(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe\0"), Some(-512));
         assert_eq!(parse(b"\x80\0\0\x01\0\0\0\0\0\0\0\0"), None);
         for two_readings in
-            [&b"\0000644\0"[..], b"\0\00644\0\0", b" \0 644 \0", b"\x81\0\0\0\0\0\0\x01", b"\xc0\0\0\0\0\0\0\x01"]
+            [&b"\x00000644\0"[..], b"\0\x000644\0\0", b" \0 644 \0", b"\x81\0\0\0\0\0\0\x01", b"\xc0\0\0\0\0\0\0\x01"]
         {
             assert_eq!(parse(two_readings), None, "{two_readings:?}");
         }
