@@ -275,7 +275,9 @@ pub(crate) fn take_away(dir: &Dir) -> Result<Taken> {
         Err(error) => Err(fail(error)),
     };
     is_it(above.as_fd(), name)?;
-    let hidden = match Hidden::make(&above, &prefix(name)) {
+    let prefix = prefix(name);
+    reclaim(&above, &prefix);
+    let hidden = match Hidden::make(&above, &prefix) {
         // Removing it makes room again.
         Err(Errno::NOSPC | Errno::DQUOT) => return Ok(Taken { above, name: name.to_owned(), hidden: None }),
         hidden => hidden.map_err(fail)?,
@@ -336,8 +338,8 @@ fn is_staging_name(name: &[u8]) -> bool {
 }
 
 /// Removes what killed processes left behind for the same target.
-fn reclaim(above: &OwnedFd, prefix: &str) {
-    let Ok(names) = rustix::fs::Dir::read_from(above) else { return };
+fn reclaim(above: impl AsFd, prefix: &str) {
+    let Ok(names) = rustix::fs::Dir::read_from(&above) else { return };
     for entry in names.flatten() {
         let name = entry.file_name().to_bytes();
         if name.starts_with(prefix.as_bytes()) {

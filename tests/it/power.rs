@@ -484,7 +484,7 @@ fn one_pass_survives_a_power_cut() {
     let root = served.store.resolve(name("example.com/app:1")).unwrap();
     let before = old().write(&served.scratch.store("other")).unwrap();
     let there = image.to_string();
-    let arguments = ["--pull", "--sync", "--quiet", "--platform", "linux/amd64", &there, "tree"];
+    let arguments = ["--pull", "--quiet", "--platform", "linux/amd64", &there, "tree"];
     let look = |seen: &Seen<'_>| {
         let is_there = seen.has("tree");
         assert!(is_there || !seen.done, "{}: the tree is gone", seen.what);

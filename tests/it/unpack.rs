@@ -426,9 +426,9 @@ fn files_that_are_read_are_those_on_the_disk() {
     assert!(compared > 100, "{compared}");
 }
 
-/// P5, case 121: nothing is synced unless that is asked for; then all of it, before the name appears.
+/// P5, case 121: the tree is synced before its name appears, and the names afterwards, unless that is traded away.
 #[test]
-fn syncing_is_asked_for() {
+fn unpack_syncs_unless_told_otherwise() {
     if !installed(&["strace"]) {
         return;
     }
@@ -448,8 +448,10 @@ fn syncing_is_asked_for() {
         };
         ran.err.lines().filter(|line| line.contains('(')).map(call).collect::<Vec<_>>()
     };
-    assert_eq!(traced(&[], "a"), ["renameat"]);
-    assert_eq!(traced(&["--sync"], "b"), ["syncfs", "renameat", "fsync"]);
+    assert_eq!(traced(&["--no-sync"], "a"), ["renameat"]);
+    // The directory that the tree came from, and the one that it is in.
+    assert_eq!(traced(&[], "b"), ["syncfs", "renameat", "fsync", "fsync"]);
+    assert_eq!(traced(&[], "new/c"), ["syncfs", "fsync", "renameat", "fsync", "fsync"]);
 }
 
 /// Cases 116 and 118: whatever call fails, or is the last: no tree, or a whole one; and the next attempt succeeds.

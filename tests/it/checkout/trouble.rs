@@ -177,7 +177,7 @@ fn what_cannot_be_removed_is_named() {
     let hidden = fs::read_dir(scratch.path("")).unwrap().map(|entry| entry.unwrap().path());
     let hidden = hidden.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".layercake-"));
     let [hidden] = &hidden.collect::<Vec<_>>()[..] else { panic!("{error}") };
-    run(Command::new("chattr").arg("-i").arg(hidden.join("root/etc/motd"))).ok();
+    run(Command::new("chattr").arg("-i").arg(hidden.join("tree/root/etc/motd"))).ok();
     assert!(error.contains(&hidden.display().to_string()), "{error}");
     assert_eq!(records(image.store()), 0);
     // Whoever makes it again clears it away.

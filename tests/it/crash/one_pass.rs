@@ -74,7 +74,7 @@ impl Scene {
 
     fn unpack(&self, place: &Place) -> Command {
         let mut unpack = example("unpack");
-        unpack.args(["--pull", "--rootless", "--sync", "--quiet", "--store"]).arg(place.store());
+        unpack.args(["--pull", "--rootless", "--quiet", "--store"]).arg(place.store());
         unpack.arg(self.image.to_string()).arg(place.target());
         unpack
     }

@@ -54,7 +54,7 @@ fn targets_that_cannot_be_are_refused_at_once() {
         assert_kind!(refused(&store.path().join(inside)), ErrorKind::InvalidInput(_));
     }
     assert_kind!(refused(Path::new("/")), ErrorKind::InvalidInput(_));
-    assert!(refused(&path("none/root")).is_not_found());
+    assert_kind!(refused(&path("file/root")), ErrorKind::Io { .. });
     assert!(served.registry.requests().is_empty());
     assert_eq!(contents(store.path()), before);
     let hidden = fs::read_dir(path(""))
