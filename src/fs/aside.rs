@@ -289,8 +289,7 @@ pub(crate) fn take_away(dir: &Dir) -> Result<Taken> {
         })
     });
     if let Err(error) = moved {
-        let _ = rustix::fs::unlinkat(&hidden.fd, MARK, AtFlags::empty());
-        let _ = rustix::fs::unlinkat(&above, &hidden.name, AtFlags::REMOVEDIR);
+        hidden.remove_empty();
         return Err(error);
     }
     Ok(Taken { above, name: name.to_owned(), hidden: Some(hidden) })
@@ -458,7 +457,16 @@ impl Hidden {
         format!("{}-{TREE}", self.name)
     }
 
-    /// Removes it with its content. The mark goes last, so that what stays after an error can be removed later.
+    /// Removes it if there is no directory in it that was moved there.
+    fn remove_empty(&self) {
+        let removed = rustix::fs::unlinkat(&self.fd, TREE, AtFlags::REMOVEDIR);
+        if matches!(removed, Ok(()) | Err(Errno::NOENT)) {
+            let _ = self.remove();
+        }
+    }
+
+    /// Removes it with its content. The mark goes last, and the mode says so before, so that what stays after an error
+    /// can be removed later.
     fn remove(&self) -> Result<(), NotRemoved> {
         let above = self.above()?;
         let beside = rustix::fs::statat(&above, self.beside(), AtFlags::SYMLINK_NOFOLLOW);
@@ -466,7 +474,11 @@ impl Hidden {
             remove::remove(above.as_fd(), self.beside().as_bytes(), &mut Nothing)?;
         }
         remove::remove(self.fd.as_fd(), TREE.as_bytes(), &mut Nothing)?;
-        remove::clear(self.fd.as_fd(), &mut Nothing)?;
+        rustix::fs::fchmod(&self.fd, UNMARKED)?;
+        match rustix::fs::unlinkat(&self.fd, MARK, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
         if self.is_named(above.as_fd()) {
             rustix::fs::unlinkat(&above, &self.name, AtFlags::REMOVEDIR)?;
         }

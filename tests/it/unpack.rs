@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -200,7 +201,9 @@ fn what_was_left_behind_is_removed_by_the_next() {
         if left.is_none() {
             let (start, last) = working[0].split_at(working[0].len() - 1);
             let orphan = format!("{start}{}", if last == "0" { "1" } else { "0" });
-            fs::create_dir_all(targets.join(&orphan).join("a/b")).unwrap();
+            fs::create_dir_all(targets.join(&orphan).join("tree/a/b")).unwrap();
+            fs::write(targets.join(&orphan).join("layercake-staging"), "").unwrap();
+            fs::set_permissions(targets.join(&orphan), fs::Permissions::from_mode(0o700)).unwrap();
             *left = Some((working[0].clone(), orphan));
         }
         // Another one that makes the same target meanwhile leaves this one alone.
