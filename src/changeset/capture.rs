@@ -4,6 +4,7 @@ use rustix::io::Errno;
 
 use crate::changeset::attributes::is_hosts;
 use crate::changeset::attributes::is_overlays;
+use crate::changeset::tape::has_gnu_code;
 use crate::error::Result;
 use crate::fs::descent::Descent;
 use crate::fs::remove::handle;
@@ -43,8 +44,7 @@ impl Xattrs {
         if is_hosts(&name) || is_overlays(&name) {
             return Ok(());
         }
-        // A record's key ends at the first of them.
-        if name.contains(&b'=') {
+        if !is_storable(&name) {
             self.left_out.push(name);
             return Ok(());
         }
@@ -58,9 +58,14 @@ impl Xattrs {
     }
 }
 
+/// Whether a record can hold the name: its key ends at the first `=`, and readers must not take it for another name.
+fn is_storable(name: &[u8]) -> bool {
+    !name.contains(&b'=') && !has_gnu_code(name)
+}
+
 /// An attribute of an entry as it would be read from a tree that the layer was applied to, if it would.
 pub(crate) fn captured(name: &[u8], value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-    if is_hosts(name) || is_overlays(name) || name.contains(&b'=') {
+    if is_hosts(name) || is_overlays(name) || !is_storable(name) {
         return None;
     }
     let value = if name == CAPABILITY { without_namespace(value.to_vec()) } else { value.to_vec() };

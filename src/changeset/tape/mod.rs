@@ -25,6 +25,7 @@ use pax::Extension;
 
 pub use number::Timestamp;
 pub(crate) use number::invalid;
+pub(crate) use pax::has_gnu_code;
 pub(crate) use sparse::Segment;
 pub(crate) use sparse::Sparse;
 

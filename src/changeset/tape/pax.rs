@@ -95,8 +95,7 @@ impl Extension {
 
     fn take_vendor(&mut self, key: &[u8], value: &[u8], libarchive: &mut Xattrs) -> Result<()> {
         if let Some(name) = key.strip_prefix(SCHILY_XATTR) {
-            // GNU tar decodes these two, Go does not.
-            if [&b"%3D"[..], b"%25"].iter().any(|code| name.windows(3).any(|part| part == *code)) {
+            if has_gnu_code(name) {
                 return invalid("ambiguous: the name of an extended attribute has %3D or %25");
             }
             self.xattrs.set(name, value.to_vec())
@@ -131,6 +130,11 @@ impl Extension {
         }
         Ok(())
     }
+}
+
+/// Whether the name of an attribute has a code that GNU tar decodes and Go does not.
+pub(crate) fn has_gnu_code(name: &[u8]) -> bool {
+    [b"%3D", b"%25"].iter().any(|code| name.windows(3).any(|part| part == *code))
 }
 
 /// Sets a value that may come twice, but not with two meanings.
