@@ -1,6 +1,6 @@
 //! Small layers that are much work: what they cost grows as they do, and no faster (P9).
 //!
-//! The bounds are generous. What is held against them took minutes when each entry looked at all that was there.
+//! The bounds are generous, as machines may be busy: the work took many minutes when each entry looked at all names.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -46,7 +46,7 @@ fn whiteouts_again_and_again_look_once() {
         layer.extend(vec![whiteout(again); 6_000]);
         let scratch = Scratch::new();
         let root = scratch.dir("root");
-        quickly(15, || apply_all(&[vec![Item::file("d/old", "")], layer], &root, &options()));
+        quickly(90, || apply_all(&[vec![Item::file("d/old", "")], layer], &root, &options()));
         assert_eq!(std::fs::read_dir(root.join("d")).unwrap().count(), 6_001, "{again}");
     }
 }
@@ -59,7 +59,7 @@ fn opaque_whiteouts_of_nested_directories_look_once() {
     layer.extend((1..800).rev().map(|depth| whiteout(&format!("{}/.wh..wh..opq", path(depth)))));
     let scratch = Scratch::new();
     let root = scratch.dir("root");
-    quickly(15, || apply_all(&[layer], &root, &options()));
+    quickly(90, || apply_all(&[layer], &root, &options()));
     assert_eq!(std::fs::read_dir(root.join(path(800))).unwrap().count(), 1_000);
 }
 
@@ -71,7 +71,7 @@ fn an_opaque_root_again_and_again_looks_once() {
     let names: Vec<Item> = (0..600).map(|n| Item::file(n.to_string(), "")).collect();
     apply_all(&[names], &base, &options().layout(Layout::Overlay));
     let above = options().layout(Layout::Overlay).lower([&base]);
-    quickly(15, || apply_all(&[vec![whiteout(".wh..wh..opq"); 600]], &root, &above));
+    quickly(90, || apply_all(&[vec![whiteout(".wh..wh..opq"); 600]], &root, &above));
     assert_eq!(std::fs::read_dir(&root).unwrap().count(), 600);
 }
 
@@ -121,7 +121,7 @@ fn opaque_whiteouts_of_the_deepest_directories_are_found_at_once() {
     let scratch = Scratch::new();
     let (base, root) = (scratch.dir("base"), scratch.dir("root"));
     let layer = vec![whiteout(&format!("{deepest}/.wh..wh..opq")); 40];
-    quickly(15, || {
+    quickly(90, || {
         apply_all(&[vec![Item::dir(&deepest)]], &base, &options().layout(Layout::Overlay));
         apply_all(&[layer], &root, &options().layout(Layout::Overlay).lower([&base]));
     });
@@ -141,7 +141,7 @@ fn links_that_go_up_and_down_take_single_steps() {
     for layout in [Layout::Flat, Layout::Overlay] {
         let scratch = Scratch::new();
         let root = scratch.dir("root");
-        quickly(30, || apply_all(std::slice::from_ref(&layer), &root, &options().layout(layout)));
+        quickly(90, || apply_all(std::slice::from_ref(&layer), &root, &options().layout(layout)));
         assert!(root.join(&deepest).join("last").exists(), "{layout:?}");
     }
 }
