@@ -100,7 +100,7 @@ impl Changes {
         self.list.iter()
     }
 
-    /// What the new tree has and no layer can: sockets.
+    /// Entries of the new tree that no layer can have: sockets and mount points.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }

@@ -115,5 +115,5 @@ pub(crate) fn compare(
     known: &dyn Fn(&[u8], &Stat) -> bool,
     mounts: BTreeSet<Vec<u8>>,
 ) -> Result<Changes> {
-    Walk::new(old, new, options, known).stopping_at(mounts).run()
+    Walk::new(old, new, options, known).stopping_at(mounts)?.run()
 }

@@ -54,7 +54,6 @@ pub(super) struct Walk<'a, O, N> {
     links: Links,
     found: ChangeList,
     memory: MemoryBudget,
-    skipped: Vec<Skipped>,
     /// The mount points in the new tree. What lies below is not compared, and the mount point counts as unchanged.
     mounts: BTreeSet<Vec<u8>>,
 }
@@ -68,14 +67,13 @@ impl<'a, O: Tree, N: Tree> Walk<'a, O, N> {
     ) -> Walk<'a, O, N> {
         let memory = options.limits.memory();
         let (links, found) = (Links::new(&memory), ChangeList::new(&memory));
-        let (path, skipped, mounts) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Walk { options, known, old, new, path, links, found, memory, skipped, mounts }
+        Walk { options, known, old, new, path: Vec::new(), links, found, memory, mounts: BTreeSet::new() }
     }
 
     /// Stops at these mount points, and reports them.
-    pub(super) fn stopping_at(mut self, mounts: BTreeSet<Vec<u8>>) -> Self {
-        self.skipped.extend(mounts.iter().map(|path| Skipped::mount_point(path)));
-        Walk { mounts, ..self }
+    pub(super) fn stopping_at(mut self, mounts: BTreeSet<Vec<u8>>) -> Result<Self> {
+        mounts.iter().try_for_each(|path| self.found.skip(Skipped::mount_point(path)))?;
+        Ok(Walk { mounts, ..self })
     }
 
     pub(super) fn run(mut self) -> Result<Changes> {
