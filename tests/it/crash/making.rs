@@ -79,7 +79,9 @@ impl Workshop {
     /// What is there, but for what tells of operations that are under way, and what was counted.
     fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut contents = contents(self.store.path());
-        contents.retain(|path, _| !path.starts_with("layercake/leases") && path != Path::new("layercake/facts"));
+        // The instance is another one in each store.
+        let is_other = |path: &Path| ["facts", "instance"].iter().any(|name| path == Path::new("layercake").join(name));
+        contents.retain(|path, _| !path.starts_with("layercake/leases") && !is_other(path));
         contents
     }
 
