@@ -57,7 +57,8 @@ pub fn play(host: &str, mode: &str) {
         ran.ok()
     };
     let path = |name: &str| scratch.path(name).display().to_string();
-    let [origin, here, there, work, rootfs] = ["origin", "here", "there", "work", "rootfs"].map(path);
+    // The missing parent of the tree is made closed to other users: there is nothing to warn of.
+    let [origin, here, there, work, rootfs] = ["origin", "here", "there", "work", "jail/rootfs"].map(path);
     let (app, greeter) = (format!("{host}/demo/app:1"), format!("{host}/demo/greeter:{mode}"));
     base().tag(&Store::create(&origin).unwrap(), &name(&app)).unwrap();
     program("push", &["--quiet", "--store", &origin, &app]);
