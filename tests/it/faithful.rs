@@ -115,6 +115,7 @@ fn plain_users_unpack_too() {
     ];
     let image = Fixture::new(platform("linux/amd64")).raw_layer(tar(&base)).raw_layer(tar(&change));
     image.tag(&store, &name("app:1")).unwrap();
+    store.set_readable_by_others(true).unwrap();
     let everyone = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
     everyone(&scratch.path("."));
     let target = scratch.dir("targets");

@@ -51,6 +51,7 @@ fn unpacked(scratch: &Scratch, layers: &[&[Item]], layout: &str) -> (Vec<String>
     let fixture = Fixture::new(platform("linux/amd64"));
     let fixture = layers.iter().fold(fixture, |fixture, layer| fixture.raw_layer(tar(layer)));
     fixture.tag(&store, &name("app:1")).unwrap();
+    store.set_readable_by_others(true).unwrap();
     let everyone = |path: &PathBuf| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
     let targets = scratch.dir(&format!("targets-{layout}"));
     [scratch.path("."), targets.clone()].iter().for_each(everyone);
