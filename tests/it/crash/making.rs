@@ -10,7 +10,7 @@ use layercake::store::Name;
 use super::*;
 use crate::check::assert_clean;
 use crate::gc::at_once;
-use crate::support::contents;
+use crate::support::comparable_contents;
 use crate::support::tape::Item;
 use crate::support::tape::tar;
 
@@ -76,13 +76,8 @@ impl Workshop {
         digests
     }
 
-    /// What is there, but for what tells of operations that are under way, and what was counted.
     fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let mut contents = contents(self.store.path());
-        // The instance is another one in each store.
-        let is_other = |path: &Path| ["facts", "instance"].iter().any(|name| path == Path::new("layercake").join(name));
-        contents.retain(|path, _| !path.starts_with("layercake/leases") && !is_other(path));
-        contents
+        comparable_contents(&self.store)
     }
 
     #[track_caller]

@@ -8,7 +8,7 @@ use layercake::Error;
 use super::*;
 use crate::chaos::fault;
 use crate::support::Scratch;
-use crate::support::contents;
+use crate::support::comparable_contents;
 use crate::support::model;
 use crate::support::name;
 use crate::support::quick;
@@ -36,8 +36,7 @@ fn reason(error: &Error, target: &Path) -> String {
 }
 
 fn outcome(done: Result<layercake::changeset::Unpacked, Error>, store: &Store, target: &Path) -> Outcome {
-    let mut contents = contents(store.path());
-    contents.retain(|path, _| !path.starts_with("layercake/leases") && path != Path::new("layercake/facts"));
+    let contents = comparable_contents(store);
     let digest = |content: &[u8]| layercake::Digest::sha256(content).to_string();
     let report = |report: layercake::changeset::Unpacked| {
         format!("{} entries, {} bytes, {:?}, {:?}", report.entries, report.bytes, report.skipped, report.duplicates)
