@@ -173,9 +173,12 @@ fn who_is_stopped_at_any_lock_is_not_taken_for_dead() {
         let Some(child) = child else { break };
         points += 1;
         // The one lock that it may have is on what everyone needs: then collecting waits, and that is tested elsewhere.
-        let free = fs::File::open(store.path().join("layercake/leases")).unwrap();
-        if free.try_lock().is_ok() && fs::File::open(store.path().join("layercake/lock")).unwrap().try_lock().is_ok() {
-            drop(free);
+        // A lock that was not made yet is free.
+        let is_free = |name: &str| {
+            let file = fs::File::open(store.path().join("layercake").join(name));
+            file.map_or(true, |file| file.try_lock().is_ok())
+        };
+        if is_free("leases") && is_free("lock") {
             store.gc_with(&at_once()).unwrap();
         }
         let pid = rustix::process::Pid::from_raw(i32::try_from(child).unwrap()).unwrap();

@@ -128,7 +128,8 @@ fn mixed_layer(n: usize) -> Vec<u8> {
         items.push(Item::hard_link(format!("{n}/link-{link}"), format!("{n}/large")));
         items.push(Item::symlink(format!("{n}/symbolic-{link}"), "large"));
     }
-    let hole = Item::file(format!("{n}/hole"), "AB").pax("GNU.sparse.major", "0").pax("GNU.sparse.size", "1073741824");
+    let hole =
+        Item::file(format!("{n}/hole"), "AB").pax("GNU.sparse.size", "1073741824").pax("GNU.sparse.numblocks", "2");
     items.push(hole.pax("GNU.sparse.map", "2,1,1073741823,1"));
     if n > 0 {
         items.push(Item::file(format!("{}/.wh.small-0", n - 1), ""));
