@@ -52,7 +52,7 @@ pub(super) struct Members {
     open: usize,
     /// How many bytes of documents were read.
     documents: u64,
-    /// What came out of the archive and of the layers in it.
+    /// Budget of the bytes that come out of the archive and of the layers in it.
     budget: Budget,
 }
 

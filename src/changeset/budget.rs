@@ -6,7 +6,7 @@ use crate::error::Limit;
 use crate::error::Result;
 use crate::event::Cancel;
 
-/// What a directory without an entry of its own takes on the disk, in bytes: one block of most file systems.
+/// Disk space of a directory without an entry of its own, in bytes: one block of most file systems.
 const DIRECTORY: u64 = 4096;
 
 /// Steps that the targets of symbolic links may add to the paths of all entries together, and for each entry. A path of 4 kB

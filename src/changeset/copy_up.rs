@@ -90,7 +90,7 @@ fn size_of_entry(path: &[u8]) -> u64 {
 }
 
 impl Ground {
-    /// What the way to `name` in `folder` goes on with where this layer has nothing: what lies below.
+    /// Continues the way to `name` in `folder` in the lower layers, where this layer has nothing of that name.
     pub(super) fn turn_below(&mut self, folder: &Folder, name: &[u8]) -> Result<Option<Turn>> {
         let Some(course) = &mut self.course else { return Ok(None) };
         course.go_to(folder.path());

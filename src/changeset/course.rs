@@ -359,7 +359,7 @@ impl Course {
         self.own.take_if(|(at, _)| *at >= known);
     }
 
-    /// What hashes the paths of trails.
+    /// Returns the hasher of the paths of trails.
     pub(super) fn hasher(&self) -> &RandomState {
         &self.lower.hasher
     }
@@ -369,7 +369,7 @@ impl Course {
         Ok(!self.merged(self.depth())?.parts.is_empty())
     }
 
-    /// What the layers below show of a name at the position.
+    /// Looks a name up in the layers below, at the position.
     pub(super) fn look_below(&mut self, name: &[u8]) -> Result<Option<Found>> {
         let depth = self.depth();
         let merged = self.merged(depth)?;
@@ -399,7 +399,7 @@ impl Course {
         &self.lower.layers[(self.lower.lowest as usize).min(self.lower.layers.len())..]
     }
 
-    /// What the layers below have at a level.
+    /// Returns the directories of the layers below at a level.
     fn merged(&mut self, depth: usize) -> Result<Rc<Merged>> {
         let known = (0..=depth).rev().find(|level| self.levels[*level].lower.is_some()).unwrap_or(0);
         for level in known + 1..=depth {

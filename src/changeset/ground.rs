@@ -152,7 +152,7 @@ pub(super) struct Ground {
     longest: u64,
     /// Directories whose time the file system did not keep.
     timeless: Vec<Vec<u8>>,
-    /// What may still be written.
+    /// Budget of the bytes that may still be written.
     pub(super) budget: Budget,
     /// Copies of lower files with several names.
     pub(super) copies: Copies,

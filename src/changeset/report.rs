@@ -169,7 +169,7 @@ pub(crate) fn check_bytes(bytes: u64) -> Result<()> {
 }
 
 impl Skipped {
-    /// What is mounted on a path, and is not part of the tree.
+    /// Reports a mount point, which is not part of the tree.
     pub(crate) fn mount_point(path: &[u8]) -> Skipped {
         let reason = "something is mounted on it, which is not part of the tree".to_owned();
         Skipped { path: to_path(path), what: SkippedPart::Entry, reason }

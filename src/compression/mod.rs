@@ -123,7 +123,7 @@ impl Bound {
         }
     }
 
-    /// The same with another limit of the bytes that add no content.
+    /// Sets another limit of the bytes that add no content.
     pub(crate) fn trailer(self, bytes: u64) -> Bound {
         Bound { trailer: bytes, ..self }
     }

@@ -106,8 +106,8 @@ pub fn diff(old: impl AsRef<Path>, new: impl AsRef<Path>, options: &DiffOptions)
     diff().context(|| format!("compare {} with {}", new.display(), old.display()))
 }
 
-/// The same of whatever shows a tree. Of the new one, what is `known` to be what it was is not compared, nor is what
-/// lies below these `mounts`.
+/// Compares two trees, on the disk or in layers. Entries of the new tree that are `known` to be unchanged are not compared,
+/// nor is anything below these `mounts`.
 pub(crate) fn compare(
     old: impl Tree,
     new: impl Tree,

@@ -32,8 +32,8 @@ pub struct Packed {
     pub entries: u64,
     /// How many bytes the tar has.
     pub size: u64,
-    /// What could not be packed, and why: sockets, mount points, and extended attributes with a name that has a `=` in
-    /// it.
+    /// Entries and attributes that could not be packed, each with the reason: sockets, mount points, and extended
+    /// attributes with a name that has a `=` in it.
     pub skipped: Vec<Skipped>,
 }
 

@@ -95,7 +95,7 @@ impl<R: BufRead> Tape<R> {
         Tape { reader, left: 0, padding: 0, ended: false, trailer: TRAILER_BYTES }
     }
 
-    /// The same with another limit of the bytes that follow the end of the tar.
+    /// Sets another limit of the bytes that follow the end of the tar.
     pub(crate) fn with_trailer(self, bytes: u64) -> Tape<R> {
         Tape { trailer: bytes, ..self }
     }
