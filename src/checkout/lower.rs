@@ -32,7 +32,7 @@ pub(super) struct LowerDirs {
 }
 
 impl LowerDirs {
-    /// Those of unpacked layers; without layers, the empty directory of the working copy `work`.
+    /// Returns the directories of unpacked layers; without layers, the empty directory of the working copy `work`.
     pub(super) fn of(layers: &UnpackedLayers, work: &Dir) -> Result<LowerDirs> {
         let names: Vec<String> = layers.chains.iter().rev().map(|chain| chain.hex().to_string()).collect();
         if names.is_empty() {

@@ -204,7 +204,7 @@ pub enum ErrorKind {
     Untrusted {
         /// The directory or file.
         path: PathBuf,
-        /// Who owns it, or who may write to it.
+        /// The owner, or the users who may write to it.
         reason: String,
     },
     /// Something is mounted at a path below the directory that is changed or removed. Operations stop there: neither

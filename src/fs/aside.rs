@@ -56,7 +56,7 @@ const ATTEMPTS: usize = 16;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// What is brought to the disk before a directory counts as published.
+/// Files and names that are synced before a directory counts as published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SyncScope {
     Nothing,

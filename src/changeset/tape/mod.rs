@@ -305,7 +305,7 @@ fn resolve(block: &Block, flag: Flag, path: &[u8], size: u64) -> Result<Flag> {
     }
 }
 
-/// What an entry's name has in it where GNU tar and bsdtar store a sparse file under another name.
+/// Part of an entry's name where GNU tar and bsdtar store a sparse file under another name.
 const SPARSE_FOLDER: &[u8] = b"GNUSparseFile.";
 
 /// Checks the two names that a sparse file may have. Go and GNU tar take the sparse one, Python the last record; GNU tar

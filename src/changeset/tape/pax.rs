@@ -36,7 +36,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What an extended header says of the entry behind it.
+/// Fields of the next entry that an extended header sets.
 ///
 /// A record that comes twice must say the same, and an empty one is refused: to POSIX it takes back what was said before,
 /// to Go it says nothing, and to Python the name is empty.
